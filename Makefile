@@ -1,0 +1,116 @@
+# Every target sets itself up: it needs Python 3.11 or newer and make, nothing else.
+#
+#   make run            the server with a demo practice on http://127.0.0.1:8000
+#   make test           everything that is checked before a change is accepted
+#   make help           all targets
+
+SHELL       := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON      ?= python3
+VENV        ?= .venv
+PORT        ?= 8000
+# Test processes at a time; the tests of concurrency start processes of their own.
+WORKERS     ?= 2
+# How many times longer than usual the tests marked "soak" run.
+SOAK        ?= 5
+# No run of `make soak` takes longer than this.
+SOAK_MINUTES ?= 30
+# The tests that must reach every branch of the domain by themselves.
+DOMAIN_TESTS ?= tests/domain
+# More arguments for the program behind a target: make mutants ARGS="--only utc_month"
+ARGS        ?=
+
+BIN         := $(VENV)/bin
+RUN_READY   := $(VENV)/.ready-to-run
+DEV_READY   := $(VENV)/.ready-to-develop
+PIP         := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST      := $(BIN)/python -m pytest
+
+.PHONY: help run test check lint types layers tidy format contract bench mutants \
+        coverage-domain soak browser setup clean distclean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
+		| awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+run: $(RUN_READY) ## Start the server, the payment sandbox and a demo practice (PORT=8000)
+	@exec $(BIN)/guthaben demo --port $(PORT)
+
+test: lint types layers coverage-domain browser ## Check and test everything, the contract suite included
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: lint types layers tidy ## Style, types, layers and the laws a linter doesn't know
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+	@$(BIN)/ruff format --check . || { echo "make format does it"; exit 1; }
+
+types: $(DEV_READY)
+	$(BIN)/mypy
+
+layers: $(DEV_READY)
+	$(BIN)/lint-imports --config pyproject.toml
+
+tidy: $(DEV_READY)
+	$(PYTEST) -q tests/test_tidy.py
+
+format: $(DEV_READY) ## Put the code into the project's format
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+contract: $(DEV_READY) ## Run the four modules' contract suite in twelve orders
+	$(BIN)/python -m scripts.contract $(ARGS)
+
+coverage-domain: $(DEV_READY) ## Show that the domain's own tests reach every branch of it
+	@rm -f $(VENV)/.coverage-domain*
+	COVERAGE_FILE=$(VENV)/.coverage-domain $(BIN)/coverage run --source=guthaben.domain \
+		-m pytest -q $(DOMAIN_TESTS)
+	@COVERAGE_FILE=$(VENV)/.coverage-domain $(BIN)/coverage combine --quiet
+	COVERAGE_FILE=$(VENV)/.coverage-domain $(BIN)/coverage report --fail-under=100
+
+mutants: $(DEV_READY) ## Break the money code on purpose and see that a test notices
+	$(BIN)/python -m scripts.mutants $(ARGS)
+
+bench: $(DEV_READY) ## Measure the speed beside a floor of the same run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(DEV_READY) browser ## Run the random and the destructive tests longer (SOAK=5, SOAK_MINUTES=30)
+	SOAK_FACTOR=$(SOAK) $(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
+		$(PYTEST) -n $(WORKERS) --dist loadfile -m soak -x $(ARGS)
+
+browser: $(DEV_READY)
+	@$(BIN)/python -m scripts.ensure_browser
+
+setup: $(DEV_READY) ## Only prepare the virtual environment
+
+clean: ## Remove caches and build products; demo data and the environment stay
+	rm -rf build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache src/*.egg-info
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## Remove the virtual environment too
+	rm -rf "$(VENV)"
+
+# ------------------------------------------------------------------ set-up
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Guthaben needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; \
+		echo "$(PYTHON) can't make a virtual environment; Debian and Ubuntu keep that in python3-venv."; \
+		exit 1; }
+
+$(RUN_READY): pyproject.toml | $(BIN)/python
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PIP) install --quiet --editable .
+	@# uvloop and httptools make the server faster where they exist ready-made.
+	@$(PIP) install --quiet --only-binary=httptools,uvloop --editable '.[fast]' 2>/dev/null \
+		|| echo "(without uvloop and httptools: there is no ready-made one for this machine)"
+	@touch $@
+
+$(DEV_READY): pyproject.toml $(RUN_READY)
+	@echo "Adding the tools for development to $(VENV) (once) ..."
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@

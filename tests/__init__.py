@@ -1,0 +1,1 @@
+"""The tests: one folder per layer, and folders for contract, properties, faults and browser."""
