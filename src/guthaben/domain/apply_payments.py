@@ -1,0 +1,229 @@
+"""What the commands on money do: purchases, attempts, refunds, claims of an automatic top-up.
+
+Law: credit for a payment is granted once for ever, and what is left of it follows one equation per
+payment. An attempt is recorded before anybody charges. A refusal is raised and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+
+from guthaben.domain.apply_credit import CreditResult, finished, require_amount, take_back
+from guthaben.domain.auto_topup import AutoTopup, Decision, Reason, below_trigger, decide
+from guthaben.domain.commands import (
+    ClaimTopup,
+    CloseEvent,
+    Fulfil,
+    NetPayment,
+    OpenEvent,
+    Outcome,
+    TakeCredit,
+)
+from guthaben.domain.draft import Draft, Refusal
+from guthaben.domain.grants import NEVER_S, PAID, PROMOTIONAL, burn_down
+from guthaben.domain.journal import Account, Code
+from guthaben.domain.practice import ACTIVE, Practice, balance_of, current_period
+from guthaben.domain.topup import (
+    AUTO_TOPUP_PURCHASE,
+    FAILED_AUTO_TOPUP,
+    PENDING,
+    SUCCEEDED,
+    CreditEvent,
+    credit_target,
+    may_move,
+)
+
+CLAWED_BACK = int(Account.CLAWED_BACK)
+
+
+def open_event(practice: Practice, command: OpenEvent) -> CreditResult:
+    """Number a purchase, an attempt or a plain record, and keep it."""
+    event = command.event._replace(event_no=practice.next_event_no)
+    after = practice._replace(next_event_no=practice.next_event_no + 1)
+    return CreditResult(after, None, [], Outcome(True, event=event), event)
+
+
+def fulfil(
+    practice: Practice, event: CreditEvent | None, command: Fulfil, now_s: int
+) -> CreditResult:
+    """Turn a succeeded payment into a grant, once for ever; also for a closed practice."""
+    if event is None:
+        raise Refusal("event_not_found")
+    if event.status == SUCCEEDED:
+        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+    if not may_move(event.status, SUCCEEDED) or event.amount_nano_usd < 0:
+        raise Refusal("cannot_fulfil")
+    draft = Draft(practice, now_s)
+    draft.event_no = event.event_no
+    grant_no = bonus_no = 0
+    if event.amount_nano_usd:
+        grant_no = draft.add_grant(PAID, event.amount_nano_usd, NEVER_S, Code.FULFIL).grant_no
+    if event.bonus_nano_usd:
+        bonus = draft.add_grant(PROMOTIONAL, event.bonus_nano_usd, NEVER_S, Code.FULFIL)
+        bonus_no = bonus.grant_no
+    automatic = event.event_type == FAILED_AUTO_TOPUP
+    done = event._replace(
+        status=SUCCEEDED,
+        event_type=AUTO_TOPUP_PURCHASE if automatic else event.event_type,
+        payment_id=command.payment_id or event.payment_id,
+        session_id=command.session_id or event.session_id,
+        captured_minor=command.captured_rappen or max(event.price_minor or 0, 0),
+        event_at_s=now_s if event.status != PENDING or automatic else event.event_at_s,
+        grant_no=grant_no,
+        bonus_grant_no=bonus_no,
+        reason="",
+    )
+    return finished(draft, Outcome(True, grant_no=grant_no, event=done), done)
+
+
+def close_event(practice: Practice, event: CreditEvent | None, command: CloseEvent) -> CreditResult:
+    """Move a purchase or attempt that gave no credit to another status; the first answer stands."""
+    if event is None:
+        raise Refusal("event_not_found")
+    if command.status == event.status or not may_move(event.status, command.status):
+        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+    moved = event._replace(
+        status=command.status,
+        event_type=command.event_type or event.event_type,
+        payment_id=command.payment_id or event.payment_id,
+        session_id=command.session_id or event.session_id,
+        reason=command.reason or event.reason,
+        amount_nano_usd=event.amount_nano_usd,
+    )
+    return CreditResult(practice, moved, [], Outcome(True, event=moved))
+
+
+def net_payment(
+    practice: Practice, event: CreditEvent | None, command: NetPayment, now_s: int
+) -> CreditResult:
+    """Bring the credit of one payment in line with the money that is left of it."""
+    if event is None:
+        raise Refusal("event_not_found")
+    if event.status != SUCCEEDED or event.captured_minor <= 0:
+        raise Refusal("not_fulfilled")
+    draft = Draft(practice, now_s)
+    draft.event_no = practice.next_event_no
+    net = command.net_rappen
+    paid = _net_one(draft, event.grant_no, event.amount_nano_usd,
+                    event.clawed_back_nano_usd, net, event)  # fmt: skip
+    bonus = _net_one(draft, event.bonus_grant_no, event.bonus_nano_usd,
+                     event.bonus_clawed_back_nano_usd, net, event)  # fmt: skip
+    if paid == 0 and bonus == 0:
+        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+    done = event._replace(
+        clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
+        bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,
+    )
+    record = _refund_record(practice, event, command, -(paid + bonus), now_s)
+    after = draft.finish(next_event_no=practice.next_event_no + 1)
+    outcome = Outcome(True, event=done, amount_nano_usd=-(paid + bonus))
+    return CreditResult(after, done, draft.transfers, outcome, record)
+
+
+def _net_one(
+    draft: Draft, grant_no: int, granted: int, clawed: int, net: int, event: CreditEvent
+) -> int:
+    """Book the difference between what should be left and what is; tell what was clawed back."""
+    if granted == 0:
+        return 0
+    excess = granted - clawed - credit_target(granted, net, event.captured_minor)
+    if excess > 0:
+        own = [draft.grants[grant_no]] if grant_no in draft.grants else []
+        own = burn_down(own, "", 0, draft.now_s)
+        others = [g for g in draft.bought() if g.grant_no != grant_no and g.kind == PAID]
+        take_back(draft, own + others, excess, CLAWED_BACK, Code.CLAWBACK)
+    elif excess < 0:
+        kind = draft.grants[grant_no].kind
+        draft.move(CLAWED_BACK, kind, -excess, grant_no, Code.REINSTATE)
+        draft.free(grant_no, -excess)
+    return excess
+
+
+def _refund_record(
+    practice: Practice, event: CreditEvent, command: NetPayment, amount: int, now_s: int
+) -> CreditEvent:
+    money = 0
+    if event.amount_nano_usd:
+        money = event.captured_minor * amount // (event.amount_nano_usd + event.bonus_nano_usd)
+    return CreditEvent(
+        practice.next_event_no, command.event_type, SUCCEEDED, amount, money, event.currency,
+        event.license, now_s, now_s, provider=event.provider, livemode=event.livemode,
+        payment_id=event.payment_id, parent_event_no=event.event_no,
+    )  # fmt: skip
+
+
+def take_credit(practice: Practice, command: TakeCredit, now_s: int) -> CreditResult:
+    """Take back credit for a refund that is told only by its amount."""
+    amount = -command.event.amount_nano_usd
+    require_amount(amount, 1)
+    draft = Draft(practice, now_s)
+    event = command.event._replace(event_no=practice.next_event_no)
+    draft.event_no = event.event_no
+    paid = [grant for grant in draft.bought() if grant.kind == PAID]
+    take_back(draft, paid, amount, CLAWED_BACK, Code.CLAWBACK)
+    after = draft.finish(next_event_no=practice.next_event_no + 1)
+    return CreditResult(after, None, draft.transfers, Outcome(True, event=event), event)
+
+
+def claim_topup(
+    practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int
+) -> CreditResult:
+    """Decide about an automatic charge and, if it is to be made, record the attempt as pending."""
+    context = context._replace(practice_active=practice.status == ACTIVE)
+    decision = claim_decision(practice, context, command.shortfall, now_s)
+    if not decision.charges:
+        resting = practice._replace(auto_topup_next_s=_next_look(decision, now_s))
+        outcome = Outcome(True, decision.reason.value, False)
+        return CreditResult(resting, None, [], outcome)
+    event = _attempt(practice, context, command, now_s)
+    after = practice._replace(
+        next_event_no=practice.next_event_no + 1, auto_topup_next_s=now_s + _LOOK_AGAIN_S
+    )
+    return CreditResult(after, None, [], Outcome(True, event=event), event)
+
+
+_LOOK_AGAIN_S = 30
+"""How long a decision not to charge is trusted, so that a low balance costs no query per call."""
+
+
+def _next_look(decision: Decision, now_s: int) -> int:
+    if decision.reason is Reason.ABOVE_TRIGGER:
+        return 0
+    return min(decision.not_before_s or now_s + _LOOK_AGAIN_S, now_s + 3600)
+
+
+def claim_decision(practice: Practice, context: AutoTopup, shortfall: bool, now_s: int) -> Decision:
+    """Tell what `ClaimTopup` would decide now, from the practice's own balance."""
+    period = current_period(practice, now_s)
+    balance = balance_of(practice, period, now_s)
+    low = below_trigger(context, balance.available_nano_usd, period.allowance_nano_usd, shortfall)
+    return decide(context, low, now_s)
+
+
+def _attempt(
+    practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int
+) -> CreditEvent:
+    return CreditEvent(
+        practice.next_event_no, AUTO_TOPUP_PURCHASE, PENDING, context.credit_nano_usd,
+        context.amount_rappen, "chf", command.license or practice.license, now_s, now_s,
+        context.cap_month, context.cap_zone, topup_id=command.topup_id,
+        idempotency_key=f"guthaben-{command.topup_id}",
+        params=_charge_params(practice, context, command),
+    )  # fmt: skip
+
+
+def _charge_params(practice: Practice, context: AutoTopup, command: ClaimTopup) -> str:
+    """Write down exactly what the charge will say, before anybody says it."""
+    return json.dumps(
+        {
+            "amount_rappen": context.amount_rappen,
+            "currency": "chf",
+            "customer_id": context.customer_id,
+            "payment_method_id": context.payment_method_id,
+            "credit_nano_usd": context.credit_nano_usd,
+            "practice_id": practice.practice_id,
+            "license": command.license or practice.license,
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    )

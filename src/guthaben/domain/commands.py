@@ -1,0 +1,233 @@
+"""The commands: the only ways in which credit changes. Each is a value; `apply` gives it meaning.
+
+Law: a command holds everything that decides about it except the clock. Its body (all but the key)
+is hashed, so that a key used again with another body is refused.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from guthaben.domain.calls import (
+    DEFAULT_TTL_MS,
+    NO_ORIGIN,
+    NO_USAGE,
+    ON_RELEASE,
+    Call,
+    EndedBy,
+    Origin,
+    Usage,
+)
+from guthaben.domain.grants import NEVER_S
+from guthaben.domain.period import Period
+from guthaben.domain.topup import CreditEvent
+
+
+class Reserve(NamedTuple):
+    """Pin credit for one AI call before it is made."""
+
+    key: str
+    amount_nano_usd: int
+    ttl_ms: int = DEFAULT_TTL_MS
+    on_expiry: int = ON_RELEASE
+    on_exception: int = ON_RELEASE
+    period: Period | None = None
+    usage: Usage = NO_USAGE
+    origin: Origin = NO_ORIGIN
+    grace_ms: int = 0
+    overage_policy: int = 0
+
+
+class RecordUsage(NamedTuple):
+    """Meter a call after the fact, without a reservation."""
+
+    key: str
+    cost_nano_usd: int
+    period: Period | None = None
+    usage: Usage = NO_USAGE
+    origin: Origin = NO_ORIGIN
+    event_at_s: int = 0
+    """When it happened, if that is not now; 0 means now."""
+
+
+class Settle(NamedTuple):
+    """End a call with its real cost."""
+
+    call_no: int
+    cost_nano_usd: int
+    usage: Usage = NO_USAGE
+
+
+class Release(NamedTuple):
+    """End a call without cost, by its caller or because an exception left it."""
+
+    call_no: int
+    cause: int = EndedBy.CALLER.value
+
+
+class Extend(NamedTuple):
+    """Give an open call more time, counted from now."""
+
+    call_no: int
+    ttl_ms: int
+
+
+class Expire(NamedTuple):
+    """End a call whose time is over, as its reservation said."""
+
+    call_no: int
+
+
+class ExpireGrants(NamedTuple):
+    """Book the free rest of expired grants; `next_call_due_ms` is the earliest due open call."""
+
+    next_call_due_ms: int
+
+
+class GrantCredit(NamedTuple):
+    """Give a lot of credit that no payment of ours stands behind."""
+
+    key: str
+    kind: int
+    amount_nano_usd: int
+    expires_at_s: int = NEVER_S
+    period: Period | None = None
+
+
+class Adjust(NamedTuple):
+    """Correct a balance by hand, up or down; the operator's reason is stored beside it."""
+
+    key: str
+    amount_nano_usd: int
+    kind: int
+
+
+class SetLicense(NamedTuple):
+    """Tell the practice's licence: its period and allowance. Naturally idempotent."""
+
+    license: str
+    active: bool
+    period_start_s: int
+    period_end_s: int
+    allowance_nano_usd: int
+
+
+class SetPolicy(NamedTuple):
+    """Change how the practice is treated; `None` leaves a setting. Naturally idempotent."""
+
+    status: int | None = None
+    overrun: int | None = None
+    debt_blocks_allowance: bool | None = None
+    time_zone: str | None = None
+    overdraft_limit_nano_usd: int | None = None
+    auto_topup_armed: bool | None = None
+
+
+class OpenEvent(NamedTuple):
+    """Record that money is to come or has gone: the first line of every purchase and attempt."""
+
+    event: CreditEvent
+
+
+class Fulfil(NamedTuple):
+    """Turn a succeeded payment into a grant, once for ever."""
+
+    event_no: int
+    payment_id: str = ""
+    session_id: str = ""
+    captured_rappen: int = 0
+
+
+class CloseEvent(NamedTuple):
+    """Move a purchase or attempt that gave no credit to another status."""
+
+    event_no: int
+    status: str
+    event_type: str = ""
+    payment_id: str = ""
+    session_id: str = ""
+    reason: str = ""
+
+
+class NetPayment(NamedTuple):
+    """Bring the credit of one payment in line with the money that is left of it."""
+
+    event_no: int
+    net_rappen: int
+    event_type: str = "refund"
+
+
+class TakeCredit(NamedTuple):
+    """Take back credit for a refund that names no payment of ours (the four modules' raw rows)."""
+
+    event: CreditEvent
+
+
+class ClaimTopup(NamedTuple):
+    """Claim one automatic charge of the saved card: decide and record the attempt in one step."""
+
+    topup_id: str
+    """A fresh random id; the charge's idempotency key is made of it."""
+    license: str = ""
+    shortfall: bool = False
+    """True when a call was refused for lack of credit."""
+
+
+CallCommand = Reserve | RecordUsage | Settle | Release | Extend | Expire
+KeyedCommand = Reserve | RecordUsage | GrantCredit | Adjust
+CreditCommand = (
+    ExpireGrants
+    | GrantCredit
+    | Adjust
+    | SetLicense
+    | SetPolicy
+    | OpenEvent
+    | Fulfil
+    | CloseEvent
+    | NetPayment
+    | TakeCredit
+    | ClaimTopup
+)
+Command = CallCommand | CreditCommand
+
+
+class KeyRecord(NamedTuple):
+    """What the store remembers of a money command's key, for ever."""
+
+    body_hash: int
+    grant_no: int
+    event_no: int
+
+
+class Outcome(NamedTuple):
+    """What a command did. `ok` False is a refusal: nothing changed, `reason` says why.
+
+    `applied` False with `ok` True: an earlier command had already decided, and this tells how.
+    """
+
+    ok: bool
+    reason: str = ""
+    applied: bool = True
+    replayed: bool = False
+    available_nano_usd: int = 0
+    call: Call | None = None
+    grant_no: int = 0
+    event: CreditEvent | None = None
+    amount_nano_usd: int = 0
+
+
+def body_hash(command: KeyedCommand) -> int:
+    """Hash a command without key and clock to a signed 64-bit integer.
+
+    Trailing fields that hold their default are left out, so that a field added at the end later
+    does not change the hash of what was stored before.
+    """
+    body = tuple(command)
+    defaults = command._field_defaults
+    fields = command._fields
+    end = len(body)
+    while end > 1 and fields[end - 1] in defaults and body[end - 1] == defaults[fields[end - 1]]:
+        end -= 1
+    digest = sha256(repr((type(command).__name__, *body[1:end])).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

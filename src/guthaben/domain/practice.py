@@ -1,0 +1,128 @@
+"""The state of one practice: its settings, its licence, its grants and counters, immutable.
+
+Law: this is all that a command needs to know of the past, so cost does not grow with history.
+The transitions are in `apply`; loading and saving is the store's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple
+
+from guthaben.domain.grants import ALLOWANCE, NEVER_S, Grant, burn_down
+from guthaben.domain.period import DEFAULT_TIME_ZONE, Period, month_bounds, rolled
+
+
+class Mode(IntEnum):
+    """Whether real money stands behind a practice's credit."""
+
+    LIVE = 1
+    TEST = 2
+
+
+class PracticeStatus(IntEnum):
+    """`FROZEN` starts nothing new; `CLOSED` only ends what is open and takes paid credit."""
+
+    ACTIVE = 1
+    FROZEN = 2
+    CLOSED = 3
+
+
+class Overrun(IntEnum):
+    """What becomes of cost beyond all credit."""
+
+    DEBT = 1
+    OPERATOR_LOSS = 2
+
+
+LIVE, TEST = (int(mode) for mode in Mode)
+ACTIVE, FROZEN, CLOSED = (int(status) for status in PracticeStatus)
+NEVER_MS = NEVER_S
+
+
+class Practice(NamedTuple):
+    """One practice as its commands see it."""
+
+    practice_no: int
+    practice_id: str
+    head: bytes
+    """Hash of its last transfer, or of its beginning."""
+    last_seq: int = 0
+    held_nano_usd: int = 0
+    debt_nano_usd: int = 0
+    next_grant_no: int = 1
+    next_call_no: int = 1
+    next_event_no: int = 1
+    next_due_ms: int = NEVER_MS
+    """No open call and no grant falls due before this instant (a lower bound)."""
+    status: int = ACTIVE
+    mode: int = LIVE
+    overrun: int = Overrun.DEBT.value
+    debt_blocks_allowance: bool = False
+    overdraft_limit_nano_usd: int = 0
+    time_zone: str = DEFAULT_TIME_ZONE
+    license: str = ""
+    license_active: bool = False
+    period_start_s: int = 0
+    period_end_s: int = 0
+    allowance_nano_usd: int = 0
+    auto_topup_armed: bool = False
+    auto_topup_next_s: int = 0
+    """Do not look at the automatic top-up again before this instant."""
+    grants: Mapping[int, Grant] = {}
+
+
+class Balance(NamedTuple):
+    """What a practice has, for one period, in nano-USD."""
+
+    practice_id: str
+    available_nano_usd: int
+    """What may be reserved now."""
+    held_nano_usd: int
+    debt_nano_usd: int
+    allowance_nano_usd: int
+    """What is left of the period's allowance."""
+    credit_nano_usd: int
+    """Promotional and paid credit that may be reserved."""
+    period: Period
+
+
+def current_period(practice: Practice, now_s: int) -> Period:
+    """Tell the period that a command without one uses: the licence's, else the calendar month."""
+    if practice.license_active:
+        start_s, end_s, provisional = rolled(practice.period_start_s, practice.period_end_s, now_s)
+        return Period(practice.license, start_s, end_s, practice.allowance_nano_usd, provisional)
+    start_s, end_s = month_bounds(practice.time_zone, now_s)
+    return Period("", start_s, end_s)
+
+
+def allowance_grant(grants: Mapping[int, Grant], license: str, period_start_s: int) -> Grant | None:
+    """Find the allowance of a period among the given grants."""
+    for grant in grants.values():
+        if (
+            grant.kind == ALLOWANCE
+            and grant.period_start_s == period_start_s
+            and grant.license == license
+        ):
+            return grant
+    return None
+
+
+def balance_of(practice: Practice, period: Period, now_s: int) -> Balance:
+    """Compute the balance for a period; an allowance not touched yet counts as granted."""
+    usable = burn_down(practice.grants.values(), period.license, period.start_s, now_s)
+    included = sum(grant.free_nano_usd for grant in usable if grant.kind == ALLOWANCE)
+    if allowance_grant(practice.grants, period.license, period.start_s) is None:
+        included += period.allowance_nano_usd
+    credit = sum(grant.free_nano_usd for grant in usable if grant.kind != ALLOWANCE)
+    blocked = practice.debt_blocks_allowance and practice.debt_nano_usd > 0
+    return Balance(
+        practice.practice_id,
+        credit + (0 if blocked else included),
+        practice.held_nano_usd,
+        practice.debt_nano_usd,
+        included,
+        credit,
+        period,
+    )
