@@ -1,0 +1,105 @@
+"""Rows of practices and grants.
+
+Law: what is loaded for a practice is bounded: its open bought and given credit, and the allowances
+of the periods that the commands at hand speak of.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from guthaben.domain.grants import ALLOWANCE, Grant
+from guthaben.domain.journal import genesis
+from guthaben.domain.practice import Practice
+
+_PRACTICE_COLUMNS = Practice._fields[:-1]
+_PRACTICE = ", ".join(_PRACTICE_COLUMNS)
+_GRANT = ", ".join(Grant._fields)
+
+_SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ?"
+_SELECT_OPEN_GRANTS = (
+    f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ?"
+    " AND kind <> 1 AND free_nano_usd + held_nano_usd > 0"
+)
+_SELECT_ALLOWANCE = (
+    f"SELECT {_GRANT} FROM credit_grant"
+    " WHERE practice_no = ? AND kind = 1 AND license = ? AND period_start_s = ?"
+)
+_SELECT_PROVISIONAL = (
+    f"SELECT {_GRANT} FROM credit_grant"
+    " WHERE practice_no = ? AND kind = 1 AND license = ? AND provisional = 1"
+)
+_SELECT_GRANT = f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND grant_no = ?"
+_INSERT_PRACTICE = (
+    f"INSERT INTO credit_practice ({', '.join(_PRACTICE_COLUMNS[1:])})"
+    f" VALUES ({', '.join('?' * (len(_PRACTICE_COLUMNS) - 1))})"
+)
+_UPDATE_PRACTICE = (
+    "UPDATE credit_practice SET "
+    + ", ".join(f"{name} = ?" for name in _PRACTICE_COLUMNS[2:])
+    + " WHERE practice_no = ?"
+)
+_UPSERT_GRANT = (
+    f"INSERT INTO credit_grant (practice_no, {_GRANT})"
+    f" VALUES ({', '.join('?' * (len(Grant._fields) + 1))})"
+    " ON CONFLICT (practice_no, grant_no) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in Grant._fields[2:])
+)
+
+
+def stranger(practice_id: str) -> Practice:
+    """Give the state of a practice nobody has stored yet: it has nothing and owes nothing."""
+    return Practice(0, practice_id, genesis(practice_id))
+
+
+def load_practice(cursor: sqlite3.Cursor, practice_id: str) -> Practice | None:
+    """Read a practice with its open promotional and paid grants, without allowances."""
+    row = cursor.execute(_SELECT_PRACTICE, (practice_id,)).fetchone()
+    if row is None:
+        return None
+    grants = cursor.execute(_SELECT_OPEN_GRANTS, (row[0],)).fetchall()
+    return Practice._make((*row, {grant[0]: Grant._make(grant) for grant in grants}))
+
+
+def load_allowance(
+    cursor: sqlite3.Cursor, practice_no: int, licence: str, period_start_s: int
+) -> Grant | None:
+    """Read the allowance of one period."""
+    row = cursor.execute(_SELECT_ALLOWANCE, (practice_no, licence, period_start_s)).fetchone()
+    return Grant._make(row) if row else None
+
+
+def load_provisional(cursor: sqlite3.Cursor, practice_no: int, licence: str) -> list[Grant]:
+    """Read the allowances whose period nobody has confirmed yet."""
+    rows = cursor.execute(_SELECT_PROVISIONAL, (practice_no, licence)).fetchall()
+    return [Grant._make(row) for row in rows]
+
+
+def load_grants(cursor: sqlite3.Cursor, practice_no: int, numbers: Iterable[int]) -> list[Grant]:
+    """Read single grants by number, also exhausted ones."""
+    found = (cursor.execute(_SELECT_GRANT, (practice_no, no)).fetchone() for no in numbers)
+    return [Grant._make(row) for row in found if row]
+
+
+def insert_practice(cursor: sqlite3.Cursor, practice: Practice) -> int:
+    """Store a new practice; tell its internal number."""
+    cursor.execute(_INSERT_PRACTICE, practice[1:-1])
+    if cursor.lastrowid is None:
+        raise sqlite3.InternalError("a new practice got no number")
+    return cursor.lastrowid
+
+
+def update_practices(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> None:
+    """Store the states of known practices."""
+    cursor.executemany(_UPDATE_PRACTICE, [(*p[2:-1], p[0]) for p in practices])
+
+
+def upsert_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
+    """Store grants, new or changed, given with their practice's number."""
+    cursor.executemany(_UPSERT_GRANT, [(practice_no, *grant) for practice_no, grant in rows])
+
+
+def is_spent(grant: Grant) -> bool:
+    """Tell whether a grant no longer matters to commands that don't name it."""
+    return grant.kind != ALLOWANCE and grant.free_nano_usd + grant.held_nano_usd == 0

@@ -1,0 +1,138 @@
+"""Questions to the store that change nothing: balances, statements, histories, lists.
+
+Law: none of them grows with history; what is long is paged by key, newest first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from guthaben.domain.calls import Call
+from guthaben.domain.period import Period
+from guthaben.domain.practice import Balance, Practice, balance_of, current_period
+from guthaben.domain.topup import CreditEvent
+from guthaben.store import calls, practices, topups
+
+MAX_PAGE = 500
+
+
+class PracticeRow(NamedTuple):
+    """One practice in a list."""
+
+    practice_id: str
+    status: int
+    mode: int
+    held_nano_usd: int
+    debt_nano_usd: int
+    credit_nano_usd: int
+    license: str
+    last_seq: int
+
+
+class Head(NamedTuple):
+    """The end of one practice's chain: what `anchors` exports."""
+
+    practice_id: str
+    last_seq: int
+    head: str
+
+
+def practice_with(
+    cursor: sqlite3.Cursor, practice_id: str, period: Period | None, now_s: int
+) -> tuple[Practice, Period]:
+    """Read a practice with the allowance of a period (default: its current one)."""
+    practice = practices.load_practice(cursor, practice_id)
+    if practice is None:
+        practice = practices.stranger(practice_id)
+    period = period or current_period(practice, now_s)
+    allowance = practices.load_allowance(
+        cursor, practice.practice_no, period.license, period.start_s
+    )
+    if allowance is not None:
+        grants = {**practice.grants, allowance.grant_no: allowance}
+        practice = practice._replace(grants=grants)
+    return practice, period
+
+
+def balance(
+    cursor: sqlite3.Cursor, practice_id: str, period: Period | None, now_s: int
+) -> tuple[Balance, int]:
+    """Compute a balance, and tell from which instant (ms) something of the practice is due."""
+    practice, period = practice_with(cursor, practice_id, period, now_s)
+    return balance_of(practice, period, now_s), practice.next_due_ms
+
+
+def recent_calls(
+    cursor: sqlite3.Cursor, practice_id: str, before_call_no: int, limit: int
+) -> list[Call]:
+    """Read calls, newest first."""
+    rows = cursor.execute(
+        f"SELECT {calls.SELECTED} FROM credit_call WHERE practice_no ="
+        " (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        " AND call_no < ? ORDER BY call_no DESC LIMIT ?",
+        (practice_id, before_call_no, min(limit, MAX_PAGE)),
+    )
+    return [calls.from_row(row) for row in rows]
+
+
+def recent_events(
+    cursor: sqlite3.Cursor, practice_id: str, before_event_no: int, limit: int
+) -> list[CreditEvent]:
+    """Read credit events, newest first."""
+    rows = cursor.execute(
+        f"SELECT {topups.SELECTED} FROM credit_event WHERE practice_no ="
+        " (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        " AND event_no < ? ORDER BY event_no DESC LIMIT ?",
+        (practice_id, before_event_no, min(limit, MAX_PAGE)),
+    ).fetchall()
+    return [topups.event_from_row(row) for row in rows]
+
+
+def list_practices(cursor: sqlite3.Cursor, after_id: str, limit: int) -> list[PracticeRow]:
+    """Read practices in the order of their ids."""
+    rows = cursor.execute(
+        "SELECT practice_id, status, mode, held_nano_usd, debt_nano_usd,"
+        " COALESCE((SELECT SUM(free_nano_usd) FROM credit_grant g WHERE"
+        " g.practice_no = p.practice_no AND kind <> 1 AND free_nano_usd + held_nano_usd > 0), 0),"
+        " license, last_seq FROM credit_practice p WHERE practice_id > ?"
+        " ORDER BY practice_id LIMIT ?",
+        (after_id, min(limit, MAX_PAGE)),
+    )
+    return [PracticeRow(*row) for row in rows]
+
+
+def heads(cursor: sqlite3.Cursor) -> list[Head]:
+    """Read the end of every chain."""
+    rows = cursor.execute(
+        "SELECT practice_id, last_seq, hex(head) FROM credit_practice ORDER BY practice_id"
+    )
+    return [Head(row[0], row[1], row[2].lower()) for row in rows]
+
+
+def due_practices(cursor: sqlite3.Cursor, now_ms: int, limit: int) -> list[str]:
+    """Read which practices have something due."""
+    rows = cursor.execute(
+        "SELECT practice_id FROM credit_practice WHERE next_due_ms <= ?"
+        " ORDER BY next_due_ms LIMIT ?",
+        (now_ms, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def open_alarms(cursor: sqlite3.Cursor, limit: int) -> list[dict[str, Any]]:
+    """Read alarms nobody cleared, newest first."""
+    rows = cursor.execute(
+        "SELECT alarm_no, code, subject, raised_at_s FROM credit_alarm WHERE cleared_at_s = 0"
+        " ORDER BY alarm_no DESC LIMIT ?",
+        (limit,),
+    )
+    return [
+        dict(zip(("alarm_no", "code", "subject", "raised_at_s"), row, strict=True)) for row in rows
+    ]
+
+
+def meta(cursor: sqlite3.Cursor, name: str) -> str:
+    """Read one value of the database's own settings."""
+    row = cursor.execute("SELECT value FROM credit_meta WHERE name = ?", (name,)).fetchone()
+    return str(row[0])

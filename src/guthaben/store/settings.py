@@ -1,0 +1,128 @@
+"""Rows of the automatic top-up's settings, the provider's customer, consents and their audit.
+
+Law: storage is dumb: it keeps exactly what it is given. Who may change what is decided above.
+Consents are only added or revoked, never changed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from guthaben.domain.auto_topup import COOLDOWN_S
+
+
+class TopupSettingsRow(NamedTuple):
+    """The automatic top-up of one practice as stored; prices in Rappen, credit in nano-USD."""
+
+    enabled: bool = False
+    amount_rappen: int = 3_000
+    credit_nano_usd: int = 10_000_000_000
+    trigger_percent: int = 5
+    trigger_below_nano_usd: int = 0
+    cap_rappen: int = 30_000
+    cooldown_s: int = COOLDOWN_S
+    paused_reason: str = ""
+    customer_id: str | None = None
+    payment_method_id: str | None = None
+
+
+class ConsentRow(NamedTuple):
+    """What a customer agreed to, when and where."""
+
+    source: str
+    text_version: str
+    language: str
+    actor: str
+    amount_rappen: int
+    trigger_percent: int
+    trigger_below_nano_usd: int
+    cap_rappen: int
+    given_at_s: int
+
+
+def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupSettingsRow | None:
+    """Read the settings, with the saved customer and card."""
+    row = cursor.execute(
+        "SELECT s.enabled, s.amount_minor, s.credit_nano_usd, s.trigger_percent,"
+        " s.trigger_below_nano_usd, s.cap_minor, s.cooldown_s, s.paused_reason, c.customer_id,"
+        " c.payment_method_id FROM credit_topup_settings s"
+        " LEFT JOIN credit_provider_customer c ON c.practice_no = s.practice_no"
+        " AND c.provider = 'stripe' AND c.livemode = ? WHERE s.practice_no = ?",
+        (int(mode == 1), practice_no),
+    ).fetchone()
+    return TopupSettingsRow(bool(row[0]), *row[1:]) if row else None
+
+
+def save_settings(
+    cursor: sqlite3.Cursor, practice_no: int, mode: int, row: TopupSettingsRow, now_s: int
+) -> None:
+    """Store settings, customer and card exactly as given, and arm or disarm the gate's watch."""
+    cursor.execute(
+        "INSERT INTO credit_topup_settings (practice_no, enabled, amount_minor, credit_nano_usd,"
+        " trigger_percent, trigger_below_nano_usd, cap_minor, cooldown_s, paused_reason,"
+        " updated_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (practice_no) DO UPDATE SET enabled = excluded.enabled,"
+        " amount_minor = excluded.amount_minor, credit_nano_usd = excluded.credit_nano_usd,"
+        " trigger_percent = excluded.trigger_percent,"
+        " trigger_below_nano_usd = excluded.trigger_below_nano_usd,"
+        " cap_minor = excluded.cap_minor, cooldown_s = excluded.cooldown_s,"
+        " paused_reason = excluded.paused_reason, updated_at_s = excluded.updated_at_s",
+        (practice_no, *row[:8], now_s),
+    )
+    cursor.execute(
+        "INSERT INTO credit_provider_customer (practice_no, provider, livemode, customer_id,"
+        " payment_method_id, updated_at_s) VALUES (?, 'stripe', ?, ?, ?, ?)"
+        " ON CONFLICT (practice_no, provider, livemode) DO UPDATE SET"
+        " customer_id = excluded.customer_id, payment_method_id = excluded.payment_method_id,"
+        " updated_at_s = excluded.updated_at_s",
+        (practice_no, int(mode == 1), row.customer_id, row.payment_method_id, now_s),
+    )
+    cursor.execute(
+        "UPDATE credit_practice SET auto_topup_armed = ?, auto_topup_next_s = 0"
+        " WHERE practice_no = ?",
+        (row.enabled, practice_no),
+    )
+
+
+def add_consent(cursor: sqlite3.Cursor, practice_no: int, consent: ConsentRow) -> None:
+    """Record a consent; the newest one that is not revoked counts."""
+    cursor.execute(
+        "INSERT INTO credit_consent (practice_no, consent_no, source, text_version, language,"
+        " actor, amount_minor, trigger_percent, trigger_below_nano_usd, cap_minor, given_at_s)"
+        " VALUES (?, (SELECT COALESCE(MAX(consent_no), 0) + 1 FROM credit_consent"
+        " WHERE practice_no = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (practice_no, practice_no, *consent),
+    )
+
+
+def revoke_consents(cursor: sqlite3.Cursor, practice_no: int, now_s: int) -> None:
+    """Let no consent of the practice count any longer."""
+    cursor.execute(
+        "UPDATE credit_consent SET revoked_at_s = ? WHERE practice_no = ? AND revoked_at_s = 0",
+        (now_s, practice_no),
+    )
+
+
+def audit(
+    cursor: sqlite3.Cursor, practice_no: int, action: str, actor: str, detail: str, now_s: int
+) -> None:
+    """Write down a change of settings, outside the ledger."""
+    cursor.execute(
+        "INSERT INTO credit_settings_audit (practice_no, audit_no, action, actor, detail, at_s)"
+        " VALUES (?, (SELECT COALESCE(MAX(audit_no), 0) + 1 FROM credit_settings_audit"
+        " WHERE practice_no = ?), ?, ?, ?, ?)",
+        (practice_no, practice_no, action, actor, detail, now_s),
+    )
+
+
+def raise_alarm(
+    cursor: sqlite3.Cursor, code: str, subject: str, now_s: int, practice_no: int = 0
+) -> None:
+    """Raise an alarm for the operator, once per open code and subject."""
+    cursor.execute(
+        "INSERT INTO credit_alarm (practice_no, code, subject, raised_at_s)"
+        " SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM credit_alarm"
+        " WHERE code = ? AND subject = ? AND cleared_at_s = 0)",
+        (practice_no, code, subject, now_s, code, subject),
+    )

@@ -1,0 +1,263 @@
+"""Rows of credit events, the payment registry, settings of the automatic top-up and consents.
+
+Law: a payment is registered once for ever; the automatic top-up's counters are read from the credit
+events themselves, in the transaction that claims.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from guthaben.domain.auto_topup import COOLDOWN_S, AutoTopup, Consent
+from guthaben.domain.topup import CreditEvent
+
+PAYMENT, SESSION = "payment", "session"
+
+_STORED = CreditEvent._fields[:-1]
+SELECTED = ", ".join(_STORED)
+_LIVEMODE = _STORED.index("livemode")
+_CHANGING = (
+    "event_type", "status", "amount_nano_usd", "event_at_s", "payment_id", "session_id",
+    "captured_minor", "clawed_back_nano_usd", "bonus_clawed_back_nano_usd", "grant_no",
+    "bonus_grant_no", "reason",
+)  # fmt: skip
+_INSERT = (
+    f"INSERT INTO credit_event (practice_no, row_id, {SELECTED}) VALUES"
+    " (?, COALESCE(?, (SELECT COALESCE(MAX(row_id), 0) + 1 FROM credit_event)), "
+    + ", ".join("?" * len(_STORED))
+    + ")"
+)
+_UPDATE = (
+    f"UPDATE credit_event SET {', '.join(f'{name} = ?' for name in _CHANGING)}"
+    " WHERE practice_no = ? AND event_no = ?"
+)
+
+
+class Located(NamedTuple):
+    """A credit event and the practice it belongs to."""
+
+    practice_no: int
+    practice_id: str
+    event: CreditEvent
+
+
+def event_from_row(row: tuple[Any, ...]) -> CreditEvent:
+    """Make a credit event of the columns in `SELECTED`."""
+    fields = list(row)
+    fields[_LIVEMODE] = None if fields[_LIVEMODE] is None else bool(fields[_LIVEMODE])
+    return CreditEvent(*fields)
+
+
+def load_event(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> CreditEvent | None:
+    """Read one credit event."""
+    row = cursor.execute(
+        f"SELECT {SELECTED} FROM credit_event WHERE practice_no = ? AND event_no = ?",
+        (practice_no, event_no),
+    ).fetchone()
+    return event_from_row(row) if row else None
+
+
+def insert_event(
+    cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent, row_id: int | None = None
+) -> None:
+    """Store a new credit event; what the host said about it goes to the erasable notes."""
+    cursor.execute(_INSERT, (practice_no, row_id, *event[:-1]))
+
+
+def update_event(cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent) -> None:
+    """Store what changed on a credit event."""
+    values = tuple(getattr(event, name) for name in _CHANGING)
+    cursor.execute(_UPDATE, (*values, practice_no, event.event_no))
+
+
+def locate_event(cursor: sqlite3.Cursor, column: str, value: str) -> Located | None:
+    """Find the newest credit event by `topup_id`, `session_id` or `payment_id`, of any practice."""
+    if column not in {"topup_id", "session_id", "payment_id"}:
+        raise ValueError(f"credit events are not looked up by {column!r}")
+    fields = ", ".join(f"e.{name}" for name in _STORED)
+    row = cursor.execute(
+        f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
+        f" JOIN credit_practice p ON p.practice_no = e.practice_no WHERE e.{column} = ?"
+        f" AND e.{column} <> '' AND e.parent_event_no = 0 ORDER BY e.row_id DESC LIMIT 1",
+        (value,),
+    ).fetchone()
+    return Located(row[0], row[1], event_from_row(row[2:])) if row else None
+
+
+def waiting_events(
+    cursor: sqlite3.Cursor, recorded_before_s: int, limit: int, event_type: str
+) -> list[Located]:
+    """Read events without an outcome, the oldest first."""
+    fields = ", ".join(f"e.{name}" for name in _STORED)
+    rows = cursor.execute(
+        f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
+        " JOIN credit_practice p ON p.practice_no = e.practice_no"
+        " WHERE e.status IN ('pending', 'unknown') AND e.recorded_at_s <= ?"
+        " AND e.event_type = ? ORDER BY e.recorded_at_s LIMIT ?",
+        (recorded_before_s, event_type, limit),
+    ).fetchall()
+    return [Located(row[0], row[1], event_from_row(row[2:])) for row in rows]
+
+
+def put_note(
+    cursor: sqlite3.Cursor,
+    practice_no: int,
+    event_no: int,
+    *,
+    customer_email: str | None = None,
+    author: str | None = None,
+    note: str | None = None,
+    meta_json: str | None = None,
+) -> None:
+    """Keep what a person wrote about a credit event, where it can be erased."""
+    cursor.execute(
+        "INSERT INTO credit_note (practice_no, event_no, customer_email, author, note, meta_json)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (practice_no, event_no) DO NOTHING",
+        (practice_no, event_no, customer_email, author, note, meta_json),
+    )
+
+
+class Registered(NamedTuple):
+    """Whose payment it was."""
+
+    practice_no: int
+    event_no: int
+
+
+def find_payment(
+    cursor: sqlite3.Cursor, provider: str, kind: str, ref: str, livemode: bool | None = None
+) -> Registered | None:
+    """Look a payment or a checkout session up in the registry; without a mode, in both modes."""
+    modes = (0, 1) if livemode is None else (int(livemode),)
+    for mode in modes:
+        row = cursor.execute(
+            "SELECT practice_no, event_no FROM credit_payment"
+            " WHERE provider = ? AND livemode = ? AND kind = ? AND ref = ?",
+            (provider, mode, kind, ref),
+        ).fetchone()
+        if row:
+            return Registered(*row)
+    return None
+
+
+def register_payments(
+    cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent, at_s: int
+) -> None:
+    """Register the payment and the session of a fulfilled purchase, for ever."""
+    refs = [(PAYMENT, event.payment_id), (SESSION, event.session_id)]
+    cursor.executemany(
+        "INSERT INTO credit_payment (provider, kind, ref, livemode, practice_no, event_no, at_s)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                event.provider, kind, ref, int(event.livemode is not False), practice_no,
+                event.event_no, at_s,
+            )
+            for kind, ref in refs
+            if ref
+        ],
+    )  # fmt: skip
+
+
+def register_alias(
+    cursor: sqlite3.Cursor,
+    event: CreditEvent,
+    owner: Registered,
+    refs: Iterable[tuple[str, str]],
+    at_s: int,
+) -> None:
+    """Register another name of a fulfilled payment; a known one stays as it is."""
+    cursor.executemany(
+        "INSERT INTO credit_payment (provider, kind, ref, livemode, practice_no, event_no, at_s)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (event.provider, kind, ref, int(event.livemode is not False), *owner, at_s)
+            for kind, ref in refs
+            if ref
+        ],
+    )
+
+
+def claim_context(
+    cursor: sqlite3.Cursor, practice_no: int, mode: int, cap_month: str, cap_zone: str
+) -> AutoTopup | None:
+    """Read all that the automatic top-up's decision looks at; none where it was never set up."""
+    row = cursor.execute(
+        "SELECT s.enabled, s.amount_minor, s.credit_nano_usd, s.trigger_percent,"
+        " s.trigger_below_nano_usd, s.cap_minor, s.cooldown_s, c.customer_id, c.payment_method_id"
+        " FROM credit_topup_settings s LEFT JOIN credit_provider_customer c"
+        " ON c.practice_no = s.practice_no AND c.provider = 'stripe' AND c.livemode = ?"
+        " WHERE s.practice_no = ?",
+        (int(mode == 1), practice_no),
+    ).fetchone()
+    if row is None:
+        return None
+    return AutoTopup(
+        enabled=bool(row[0]),
+        amount_rappen=row[1],
+        credit_nano_usd=row[2],
+        trigger_percent=row[3],
+        trigger_below_nano_usd=row[4],
+        cap_rappen=row[5],
+        cooldown_s=row[6],
+        customer_id=row[7] or "",
+        payment_method_id=row[8] or "",
+        consent=_consent(cursor, practice_no),
+        spent_rappen=spent_rappen(cursor, practice_no, cap_month),
+        in_flight=in_flight(cursor, practice_no),
+        last_success_at_s=last_success_at_s(cursor, practice_no),
+        cap_month=cap_month,
+        cap_zone=cap_zone,
+    )
+
+
+def default_context(cap_month: str, cap_zone: str) -> AutoTopup:
+    """Give the context of a practice that never set anything up."""
+    return AutoTopup(cap_month=cap_month, cap_zone=cap_zone, cooldown_s=COOLDOWN_S)
+
+
+def _consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None:
+    row = cursor.execute(
+        "SELECT consent_no, amount_minor, cap_minor FROM credit_consent"
+        " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",
+        (practice_no,),
+    ).fetchone()
+    return Consent(*row) if row else None
+
+
+def spent_rappen(
+    cursor: sqlite3.Cursor,
+    practice_no: int,
+    cap_month: str,
+    statuses: tuple[str, ...] = ("pending", "unknown", "succeeded"),
+) -> int:
+    """Add up a month's automatic purchases in the given statuses, in Rappen."""
+    row = cursor.execute(
+        "SELECT COALESCE(SUM(price_minor), 0) FROM credit_event WHERE practice_no = ?"
+        f" AND event_type = 'auto_topup_purchase' AND status IN ({', '.join('?' * len(statuses))})"
+        " AND cap_month = ?",
+        (practice_no, *statuses, cap_month),
+    ).fetchone()
+    return int(row[0])
+
+
+def in_flight(cursor: sqlite3.Cursor, practice_no: int) -> bool:
+    """Tell whether an automatic purchase has no outcome yet."""
+    row = cursor.execute(
+        "SELECT 1 FROM credit_event WHERE practice_no = ?"
+        " AND event_type = 'auto_topup_purchase' AND status IN ('pending', 'unknown') LIMIT 1",
+        (practice_no,),
+    ).fetchone()
+    return row is not None
+
+
+def last_success_at_s(cursor: sqlite3.Cursor, practice_no: int) -> int | None:
+    """Tell when the newest successful automatic purchase happened."""
+    row = cursor.execute(
+        "SELECT MAX(event_at_s) FROM credit_event WHERE practice_no = ?"
+        " AND event_type = 'auto_topup_purchase' AND status = 'succeeded'",
+        (practice_no,),
+    ).fetchone()
+    return row[0] if row[0] is None else int(row[0])

@@ -1,0 +1,177 @@
+"""Verify: replay the journal and compare it with everything that is stored.
+
+Law: it believes nothing but the transfers. It reads inside one transaction, so that it sees one
+moment of the database, and it changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from guthaben.domain.calls import RESERVED
+from guthaben.domain.grants import Grant
+from guthaben.domain.journal import Account, Replay, replay
+from guthaben.store.calls import SELECTED as CALL_COLUMNS
+from guthaben.store.calls import from_row
+from guthaben.store.journal import each_transfer
+
+
+class Problem(NamedTuple):
+    """Something that is not as the journal says."""
+
+    practice_id: str
+    text: str
+
+
+class Verification(NamedTuple):
+    """The result; `ok` when there is no problem."""
+
+    practices: int
+    transfers: int
+    problems: list[Problem]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as the journal says."""
+        return not self.problems
+
+
+class _Stored(NamedTuple):
+    practice_no: int
+    practice_id: str
+    head: bytes
+    last_seq: int
+    held: int
+    debt: int
+
+
+def verify(cursor: sqlite3.Cursor, practice_id: str | None, now_s: int) -> Verification:
+    """Check one practice or all: chain, balances, holds, calls, purchases."""
+    where, values = ("", ()) if practice_id is None else (" WHERE practice_id = ?", (practice_id,))
+    rows = cursor.execute(
+        "SELECT practice_no, practice_id, head, last_seq, held_nano_usd, debt_nano_usd"
+        f" FROM credit_practice{where} ORDER BY practice_no",
+        values,
+    ).fetchall()
+    problems: list[Problem] = []
+    transfers = 0
+    for row in rows:
+        stored = _Stored(*row)
+        found = replay(stored.practice_id, each_transfer(cursor, stored.practice_no))
+        transfers += found.last_seq
+        texts = [
+            *found.problems,
+            *_chain(stored, found),
+            *_balances(cursor, stored, found, now_s),
+            *_holds(cursor, stored),
+            *_calls(cursor, stored.practice_no),
+            *_purchases(cursor, stored.practice_no),
+        ]
+        problems.extend(Problem(stored.practice_id, text) for text in texts)
+    if practice_id is None:
+        problems.extend(_strays(cursor))
+    return Verification(len(rows), transfers, problems)
+
+
+def _chain(stored: _Stored, found: Replay) -> Iterable[str]:
+    if found.last_seq != stored.last_seq:
+        yield f"the journal ends at transfer {found.last_seq}, stored is {stored.last_seq}"
+    elif found.head != stored.head:
+        yield f"the head stored beside transfer {stored.last_seq} is not the chain's"
+
+
+def _balances(cursor: sqlite3.Cursor, stored: _Stored, found: Replay, now_s: int) -> Iterable[str]:
+    if sum(found.accounts.values()):
+        yield "the accounts do not sum to zero"
+    debt = -found.accounts.get(Account.DEBT, 0)
+    if debt != stored.debt:
+        yield f"debt: the journal says {debt}, stored is {stored.debt}"
+    columns = ", ".join(Grant._fields)
+    rows = cursor.execute(
+        f"SELECT {columns} FROM credit_grant WHERE practice_no = ? ORDER BY grant_no",
+        (stored.practice_no,),
+    ).fetchall()
+    free_bought = 0
+    left = dict(found.grants)
+    for row in rows:
+        grant = Grant(*row)
+        said = left.pop(grant.grant_no, 0)
+        has = grant.free_nano_usd + grant.held_nano_usd
+        if said != has:
+            yield f"grant {grant.grant_no}: the journal says {said}, stored is {has}"
+        if grant.kind != Account.ALLOWANCE and grant.expires_at_s > now_s:
+            free_bought += grant.free_nano_usd
+    for grant_no, said in left.items():
+        yield f"grant {grant_no}: the journal says {said}, there is no such grant"
+    if stored.debt > 0 and free_bought > 0:
+        yield f"debt {stored.debt} stands beside free bought or given credit {free_bought}"
+
+
+def _holds(cursor: sqlite3.Cursor, stored: _Stored) -> Iterable[str]:
+    rows = cursor.execute(
+        f"SELECT {CALL_COLUMNS} FROM credit_call WHERE practice_no = ? AND status = ?",
+        (stored.practice_no, RESERVED),
+    ).fetchall()
+    pinned: dict[int, int] = {}
+    total = 0
+    for call in map(from_row, rows):
+        total += call.reserved_nano_usd
+        if sum(piece.amount_nano_usd for piece in call.slices) != call.reserved_nano_usd:
+            yield f"call {call.call_no}: its slices are not its reservation"
+        for grant_no, amount in call.slices:
+            pinned[grant_no] = pinned.get(grant_no, 0) + amount
+    if total != stored.held:
+        yield f"held: the open calls say {total}, stored is {stored.held}"
+    held = dict(
+        cursor.execute(
+            "SELECT grant_no, held_nano_usd FROM credit_grant"
+            " WHERE practice_no = ? AND held_nano_usd <> 0",
+            (stored.practice_no,),
+        ).fetchall()
+    )
+    for grant_no in sorted({*held, *pinned}):
+        if held.get(grant_no, 0) != pinned.get(grant_no, 0):
+            yield (
+                f"grant {grant_no}: the open calls hold {pinned.get(grant_no, 0)},"
+                f" stored is {held.get(grant_no, 0)}"
+            )
+
+
+def _calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+    """Every call's cost is what its transfers say was used for it."""
+    rows = cursor.execute(
+        "SELECT c.call_no, c.cost_nano_usd, COALESCE(t.used, 0) FROM credit_call c"
+        " LEFT JOIN (SELECT call_no, SUM(CASE WHEN target = 9 THEN amount_nano_usd"
+        " WHEN source = 9 THEN -amount_nano_usd ELSE 0 END) AS used FROM credit_transfer"
+        " WHERE practice_no = ? AND call_no <> 0 GROUP BY call_no) t ON t.call_no = c.call_no"
+        " WHERE c.practice_no = ? AND c.cost_nano_usd <> COALESCE(t.used, 0) LIMIT 20",
+        (practice_no, practice_no),
+    ).fetchall()
+    for call_no, cost, used in rows:
+        yield f"call {call_no}: the journal says {used} was used, stored is {cost}"
+
+
+def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+    """Every succeeded purchase with a payment is registered, and has its grant."""
+    rows = cursor.execute(
+        "SELECT e.event_no FROM credit_event e WHERE e.practice_no = ? AND e.status = 'succeeded'"
+        " AND e.amount_nano_usd > 0 AND e.grant_no <> 0 AND NOT EXISTS ("
+        " SELECT 1 FROM credit_grant g WHERE g.practice_no = e.practice_no"
+        " AND g.grant_no = e.grant_no AND g.event_no = e.event_no)",
+        (practice_no,),
+    ).fetchall()
+    for (event_no,) in rows:
+        yield f"credit event {event_no}: its grant is missing or another's"
+
+
+def _strays(cursor: sqlite3.Cursor) -> Iterable[Problem]:
+    """Rows whose practice does not exist."""
+    for table in ("credit_transfer", "credit_call", "credit_grant", "credit_event"):
+        row = cursor.execute(
+            f"SELECT COUNT(*) FROM {table} WHERE practice_no NOT IN"
+            " (SELECT practice_no FROM credit_practice)"
+        ).fetchone()
+        if row[0]:
+            yield Problem("", f"{row[0]} rows of {table} belong to no practice")

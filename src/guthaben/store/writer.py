@@ -1,0 +1,300 @@
+"""The writer: one thread per process and database that folds queued commands into transactions.
+
+Law: a caller is answered only after its command is durable. A refused command disturbs nobody; a
+command that breaks is refused alone (`InternalRefused`); a batch that the database fails, fails
+all its callers with `StoreUnavailable`; a lost answer to COMMIT is `OutcomeUnknown`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from guthaben.domain.commands import Command, Outcome
+from guthaben.errors import GuthabenError, InternalRefused, OutcomeUnknown, StoreUnavailable
+from guthaben.store import settings
+from guthaben.store.connection import Location, connect
+from guthaben.store.schema import migrate
+from guthaben.store.turnstile import Turnstile
+from guthaben.store.workspace import Cache, EventNote, Workspace
+
+log = logging.getLogger("guthaben.writer")
+
+MAX_BATCH = 512
+_CROWD_S = 5.0
+"""How long after another process's write the turnstile stays in use."""
+
+
+Reply = Callable[[object], None]
+"""Takes an outcome, a job's result or an exception for the caller; once, on the writer's thread."""
+
+
+class Order(NamedTuple):
+    """One queued command and where its answer goes."""
+
+    practice_id: str
+    command: Command
+    reply: Reply
+    note: EventNote | None = None
+
+
+class Job(NamedTuple):
+    """Work of several commands and statements in one transaction of its own."""
+
+    work: Callable[[Workspace], Any]
+    reply: Reply
+
+
+class _Stop(NamedTuple):
+    reply: Reply
+
+
+def wall_clock_ms() -> int:
+    """Read the one clock of the store, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Writer:
+    """Owns the only writing connection of this process to one database."""
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        on_claim: Callable[[str, Outcome], None] | None = None,
+        after_batch: Callable[[], None] | None = None,
+    ) -> None:
+        self._location = location
+        self.clock_ms = clock_ms
+        self._on_claim = on_claim
+        self._after_batch = after_batch
+        self._queue: SimpleQueue[Order | Job | _Stop] = SimpleQueue()
+        self._cache = Cache()
+        self._data_version = -1
+        self._turnstile = None if location.in_memory else Turnstile(location.path)
+        self._crowded_until = 0.0
+        self._pid = os.getpid()
+        self._closed = False
+        self._con: sqlite3.Connection | None = None
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="guthaben-writer", daemon=True)
+        self._thread.start()
+
+    # ---- for callers
+
+    def submit(self, order: Order | Job) -> None:
+        """Queue a command or a job; returns at once. Raises `StoreUnavailable` when closed."""
+        if self._closed:
+            raise StoreUnavailable("this Guthaben is closed; open it again")
+        if self._pid != os.getpid():
+            raise StoreUnavailable("a forked process must open its own Guthaben")
+        self._queue.put(order)
+
+    def close(self) -> None:
+        """Finish what is queued, then close the connection. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        done = threading.Event()
+        self._queue.put(_Stop(lambda _answer: done.set()))
+        done.wait()
+        self._thread.join(timeout=10)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            batch = self._next_batch()
+            stop = next((item for item in batch if isinstance(item, _Stop)), None)
+            self._work([item for item in batch if not isinstance(item, _Stop)])
+            if self._after_batch is not None:
+                self._after_batch()
+            if stop is not None:
+                self._shut()
+                stop.reply(None)
+                return
+
+    def _next_batch(self) -> list[Order | Job | _Stop]:
+        batch = [self._queue.get()]
+        with contextlib.suppress(Empty):
+            while len(batch) < MAX_BATCH:
+                batch.append(self._queue.get_nowait())
+        return batch
+
+    def _work(self, items: list[Order | Job]) -> None:
+        """Keep the order of arrival: commands between two jobs are folded together."""
+        orders: list[Order] = []
+        for item in items:
+            if isinstance(item, Order):
+                orders.append(item)
+                continue
+            if orders:
+                self._commands(orders)
+                orders = []
+            self._job(item)
+        if orders:
+            self._commands(orders)
+
+    def _commands(self, orders: list[Order]) -> None:
+        try:
+            answers, claims = self._transaction(lambda space: _fold(space, orders))
+        except GuthabenError as error:
+            _answer_all(orders, error)
+            return
+        except Exception as error:  # noqa: BLE001 - one bad command must not fail its neighbours
+            self._one_by_one(orders, error)
+            return
+        for order, answer in zip(orders, answers, strict=True):
+            order.reply(answer)
+        self._tell_claims(claims)
+
+    def _one_by_one(self, orders: list[Order], error: Exception) -> None:
+        """Give every command a transaction of its own; the culprit is refused and alarmed."""
+        if len(orders) > 1:
+            for order in orders:
+                self._commands([order])
+            return
+        culprit = orders[0]
+        name = type(culprit.command).__name__
+        log.error("command refused by an internal error", exc_info=error)
+        with contextlib.suppress(Exception):
+            self._transaction(lambda space: _alarm(space, name, type(error).__name__))
+        culprit.reply(InternalRefused(f"{name} broke inside ({type(error).__name__})"))
+
+    def _job(self, job: Job) -> None:
+        try:
+            self._cache.clear()
+            answer = self._transaction(job.work)
+        except Exception as error:  # noqa: BLE001 - it belongs to the job's caller
+            job.reply(error)
+            return
+        finally:
+            self._cache.clear()
+        job.reply(answer)
+
+    def _tell_claims(self, claims: list[tuple[str, Outcome]]) -> None:
+        if self._on_claim is None:
+            return
+        for practice_id, outcome in claims:
+            try:
+                self._on_claim(practice_id, outcome)
+            except Exception:
+                log.exception("a claimed top-up was not passed on; the janitor will take it up")
+
+    # ---- transactions
+
+    def _transaction(self, work: Callable[[Workspace], Any]) -> Any:
+        with self._my_turn():
+            cursor = self._begin()
+            space = Workspace(cursor, self.clock_ms(), self._cache)
+            try:
+                answer = work(space)
+                space.flush()
+            except BaseException as error:
+                self._roll_back(error)
+                raise
+            self._commit(cursor)
+            space.committed()
+            return answer
+
+    def _my_turn(self) -> contextlib.AbstractContextManager[None]:
+        if self._turnstile is None or time.monotonic() > self._crowded_until:
+            return contextlib.nullcontext()
+        return self._turnstile.passed()
+
+    def _begin(self) -> sqlite3.Cursor:
+        try:
+            if self._con is None:
+                self._open()
+            con = self._con
+            assert con is not None
+            cursor = con.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            (version,) = cursor.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            self._shut()
+            raise StoreUnavailable(str(error)) from error
+        if version != self._data_version:
+            if self._data_version != -1:
+                self._crowded_until = time.monotonic() + _CROWD_S
+            self._cache.clear()
+            self._data_version = version
+        return cursor
+
+    def _roll_back(self, error: BaseException) -> None:
+        con = self._con
+        try:
+            if con is not None and con.in_transaction:
+                con.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._shut()
+        if isinstance(error, sqlite3.OperationalError):
+            self._shut()
+            raise StoreUnavailable(str(error)) from error
+
+    def _commit(self, cursor: sqlite3.Cursor) -> None:
+        try:
+            cursor.execute("COMMIT")
+        except sqlite3.Error as error:
+            con = self._con
+            undone = False
+            if con is not None and con.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    con.execute("ROLLBACK")
+                    undone = True
+            self._shut()
+            if undone:
+                raise StoreUnavailable(str(error)) from error
+            raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
+
+    def _open(self) -> None:
+        con = connect(self._location)
+        cursor = con.cursor()
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            migrate(cursor, self.clock_ms() // 1000)
+            cursor.execute("COMMIT")
+        except sqlite3.Error as error:
+            con.close()
+            raise StoreUnavailable(f"cannot prepare the database: {error}") from error
+        except BaseException:
+            con.close()
+            raise
+        self._con = con
+        self._data_version = -1
+        self._cache.clear()
+
+    def _shut(self) -> None:
+        con, self._con = self._con, None
+        self._cache.clear()
+        if con is not None and not (self._location.in_memory and not self._closed):
+            con.close()
+        elif con is not None:
+            self._con = con  # closing it would lose everything
+
+
+def _fold(space: Workspace, orders: list[Order]) -> tuple[list[object], list[tuple[str, Outcome]]]:
+    """Apply queued commands in order; a command that breaks is refused alone."""
+    answers: list[object] = [
+        space.apply(order.practice_id, order.command, order.note) for order in orders
+    ]
+    return answers, space.watch()
+
+
+def _alarm(space: Workspace, command: str, error: str) -> None:
+    settings.raise_alarm(space.cursor, "internal_refused", f"{command}: {error}", space.now_s)
+
+
+def _answer_all(orders: list[Order], answer: object) -> None:
+    for order in orders:
+        order.reply(answer)
