@@ -1,0 +1,1 @@
+"""Use cases: what the outside may ask for. Knows the store and the payments, no HTTP."""

@@ -1,0 +1,178 @@
+"""`AsyncGuthaben`: the Python interface for asyncio; the methods of `Guthaben`, awaited.
+
+Law: nothing blocks the event loop: commands wait on the writer, questions run on a thread. A task
+that is cancelled while it reserves leaves no hold behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, Unpack
+
+from guthaben.domain.commands import Command, Outcome
+from guthaben.domain.period import Period
+from guthaben.domain.practice import Balance
+from guthaben.services import requests
+from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
+from guthaben.services.core import Core
+from guthaben.services.handles import AsyncCallHandle
+from guthaben.store.verify import Verification
+from guthaben.store.workspace import EventNote
+from guthaben.store.writer import wall_clock_ms
+
+
+class AsyncGuthaben:
+    """Prepaid AI credit on one database."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        on_claim: Callable[[str, Outcome], None] | None = None,
+    ) -> Self:
+        """Open a database; see `Guthaben.open`. Blocks while it opens or migrates."""
+        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim))
+
+    async def execute(
+        self, practice_id: str, command: Command, note: EventNote | None = None
+    ) -> Outcome:
+        """Apply one command; raise the exception that names a refusal."""
+        outcome = await self.core.store.execute_soon(practice_id, command, note)
+        return requests.checked(outcome, practice_id, command)
+
+    # ---- calls
+
+    async def reserve(
+        self,
+        practice_id: str,
+        amount_nano_usd: int,
+        *,
+        key: str,
+        **options: Unpack[requests.ReserveOptions],
+    ) -> AsyncCallHandle:
+        """Hold credit for one AI call; see `Guthaben.reserve`."""
+        command = requests.reserve_command(amount_nano_usd, key, options)
+        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        assert outcome.call is not None
+        return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
+
+    async def record_usage(
+        self,
+        practice_id: str,
+        cost_nano_usd: int,
+        *,
+        key: str,
+        **options: Unpack[requests.UsageOptions],
+    ) -> CallView:
+        """Meter a call that was made without a reservation; see `Guthaben.record_usage`."""
+        command = requests.usage_command(cost_nano_usd, key, options)
+        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        assert outcome.call is not None
+        return self.core.view(practice_id, outcome.call, replayed=outcome.replayed)
+
+    async def call(self, practice_id: str, call_id: str) -> CallView:
+        """Look at one call. Raises `CallNotFound`, for a foreign id just as for a missing one."""
+        return await asyncio.to_thread(self.core.one_call, practice_id, call_id)
+
+    async def calls(
+        self, practice_id: str, *, limit: int = 50, before_call_no: int | None = None
+    ) -> list[CallView]:
+        """List calls, newest first."""
+        return await asyncio.to_thread(self.core.recent_calls, practice_id, limit, before_call_no)
+
+    # ---- credit
+
+    async def grant(
+        self,
+        practice_id: str,
+        amount_nano_usd: int,
+        *,
+        key: str,
+        kind: requests.CreditKind = "promotional",
+        expires_at_s: int | None = None,
+        period: Period | None = None,
+    ) -> GrantReceipt:
+        """Give credit that no payment of ours stands behind; see `Guthaben.grant`."""
+        command = requests.grant_command(
+            amount_nano_usd, kind, key=key, expires_at_s=expires_at_s, period=period
+        )
+        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
+
+    async def adjust(
+        self,
+        practice_id: str,
+        amount_nano_usd: int,
+        *,
+        key: str,
+        reason: str,
+        author: str = "",
+        kind: requests.CreditKind = "promotional",
+    ) -> GrantReceipt:
+        """Correct a balance by hand, up or down; see `Guthaben.adjust`."""
+        command = requests.adjust_command(amount_nano_usd, kind, key=key)
+        note = EventNote(author=author or None, note=requests.reason_of(reason))
+        outcome = await self.execute(requests.practice_id_of(practice_id), command, note)
+        return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
+
+    async def set_license(
+        self, practice_id: str, license: str, **options: Unpack[requests.LicenseOptions]
+    ) -> None:
+        """Tell the practice's licence. Naturally idempotent; an upgrade acts at once."""
+        command = requests.license_command(license, options)
+        await self.execute(requests.practice_id_of(practice_id), command)
+
+    async def set_policy(self, practice_id: str, **options: Unpack[requests.PolicyOptions]) -> None:
+        """Freeze or close a practice, or change how overrun and debt are treated."""
+        command = requests.policy_command(options)
+        await self.execute(requests.practice_id_of(practice_id), command)
+
+    # ---- questions
+
+    async def balance(self, practice_id: str, period: Period | None = None) -> Balance:
+        """Tell the balance now, for a period (default: the current one); expires what is due."""
+        return await asyncio.to_thread(self.core.balance_now, practice_id, period)
+
+    async def statement(
+        self, practice_id: str, *, limit: int = 50, before_seq: int | None = None
+    ) -> Statement:
+        """List every change of credit, newest first, a page at a time."""
+        return await asyncio.to_thread(self.core.statement_page, practice_id, limit, before_seq)
+
+    async def topups(
+        self, practice_id: str, *, limit: int = 50, before_event_no: int | None = None
+    ) -> list[TopupView]:
+        """List purchases, attempts, refunds and adjustments, newest first."""
+        return await asyncio.to_thread(self.core.recent_topups, practice_id, limit, before_event_no)
+
+    async def verify(self, practice_id: str | None = None) -> Verification:
+        """Replay the journal and compare it with all that is stored; `.ok`, `.problems`."""
+        return await asyncio.to_thread(self.core.verification, practice_id)
+
+    async def expire(self) -> int:
+        """Expire what is due of every practice; tell how many practices had something due."""
+        return await asyncio.to_thread(self.core.expire_due)
+
+    # ---- end
+
+    async def close(self) -> None:
+        """Finish what is queued and close. Idempotent."""
+        await asyncio.to_thread(self.core.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
