@@ -1,0 +1,246 @@
+"""The settings: the only reader of the environment, at call time.
+
+Law: nothing is read or kept at import, so a changed variable counts at the next call. A switch
+that lets money move is on only for `1`, `true`, `yes` or `on`; a switch that holds money back
+is off only for `0`, `false`, `no` or `off`. Anything else, garbage included, means the safe
+side. Amounts, prices and limits are no settings: they belong to the practice's record.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from guthaben.errors import ConfigError
+
+__all__ = [
+    "Settings",
+    "settings",
+    "auto_topup_enabled",
+    "topup_allow_live",
+    "topup_dry_run",
+    "stripe_secret_key",
+    "stripe_webhook_secrets",
+    "stripe_success_url",
+    "stripe_cancel_url",
+    "stripe_api_base",
+    "livemode_expected",
+    "api_token",
+    "trust_practice_header",
+    "database_url",
+    "time_zone",
+    "host",
+    "port",
+    "log_level",
+    "check_live_ready",
+]
+
+_ON = frozenset({"1", "true", "yes", "on"})
+_OFF = frozenset({"0", "false", "no", "off"})
+_LOG_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One reading of the whole environment; secrets stay out of its repr."""
+
+    auto_topup_enabled: bool
+    topup_allow_live: bool
+    topup_dry_run: bool
+    stripe_secret_key: str | None = field(repr=False)
+    stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
+    stripe_success_url: str | None
+    stripe_cancel_url: str | None
+    stripe_api_base: str | None
+    livemode_expected: bool | None
+    api_token: str | None = field(repr=False)
+    trust_practice_header: bool
+    database_url: str | None = field(repr=False)
+    time_zone: str
+    host: str
+    port: int
+    log_level: str
+
+
+def settings() -> Settings:
+    """Read everything now; raises ConfigError for the first setting that makes no sense."""
+    return Settings(
+        auto_topup_enabled=auto_topup_enabled(),
+        topup_allow_live=topup_allow_live(),
+        topup_dry_run=topup_dry_run(),
+        stripe_secret_key=stripe_secret_key(),
+        stripe_webhook_secrets=stripe_webhook_secrets(),
+        stripe_success_url=stripe_success_url(),
+        stripe_cancel_url=stripe_cancel_url(),
+        stripe_api_base=stripe_api_base(),
+        livemode_expected=livemode_expected(),
+        api_token=api_token(),
+        trust_practice_header=trust_practice_header(),
+        database_url=database_url(),
+        time_zone=time_zone(),
+        host=host(),
+        port=port(),
+        log_level=log_level(),
+    )
+
+
+# ---------------------------------------------------------------- money
+
+
+def auto_topup_enabled() -> bool:
+    """Whether saved cards may be charged without the customer being there; default off."""
+    return _switched_on("AZA_AI_AUTO_TOPUP_ENABLED")
+
+
+def topup_allow_live() -> bool:
+    """Whether Stripe may be asked for money at all; default off."""
+    return _switched_on("AZA_AI_TOPUP_ALLOW_LIVE")
+
+
+def topup_dry_run() -> bool:
+    """Whether purchases are only simulated; default on."""
+    return _text("AZA_AI_TOPUP_DRY_RUN", "1").lower() not in _OFF
+
+
+# ---------------------------------------------------------------- Stripe
+
+
+def stripe_secret_key() -> str | None:
+    """The key that all requests to Stripe carry; None without one."""
+    return _text("STRIPE_SECRET_KEY") or None
+
+
+def stripe_webhook_secrets() -> tuple[str, ...]:
+    """The secrets of the webhook endpoint: two, separated by a comma, while one is rolled."""
+    parts = (part.strip() for part in _text("STRIPE_WEBHOOK_SECRET").split(","))
+    return tuple(part for part in parts if part)
+
+
+def stripe_success_url() -> str | None:
+    """Where a subscription's checkout leads after payment; None leaves it to the caller."""
+    return _text("STRIPE_SUCCESS_URL") or None
+
+
+def stripe_cancel_url() -> str | None:
+    """Where a checkout leads when the customer turns back."""
+    return _text("STRIPE_CANCEL_URL") or None
+
+
+def stripe_api_base() -> str | None:
+    """Where the sandbox stands in for Stripe; None means Stripe itself."""
+    url = _text("GUTHABEN_STRIPE_API_BASE").rstrip("/")
+    if url and not _is_http_url(url):
+        raise ConfigError("GUTHABEN_STRIPE_API_BASE must be a URL such as http://127.0.0.1:8421.")
+    return url or None
+
+
+def livemode_expected() -> bool | None:
+    """Whether the key moves real money: True live, False test, None without a key.
+
+    A key of unknown kind raises ConfigError: guessing would switch off the check that keeps
+    test events from crediting live practices.
+    """
+    key = stripe_secret_key()
+    if key is None:
+        return None
+    if key.startswith(("sk_live_", "rk_live_")):
+        return True
+    if key.startswith(("sk_test_", "rk_test_")):
+        return False
+    raise ConfigError(
+        "STRIPE_SECRET_KEY is no secret key: it must start with sk_live_, rk_live_, sk_test_ "
+        "or rk_test_."
+    )
+
+
+# ---------------------------------------------------------------- the server
+
+
+def api_token() -> str | None:
+    """The shared token of the four modules' routes; None means that nobody is let in."""
+    return _text("AZA_API_TOKEN") or None
+
+
+def trust_practice_header() -> bool:
+    """Whether X-Practice-Id counts beside the shared token; default off."""
+    return _switched_on("GUTHABEN_TRUST_PRACTICE_HEADER")
+
+
+def database_url() -> str | None:
+    """Where the engine keeps its books, as sqlite:/// or postgresql:// URL."""
+    return _text("GUTHABEN_DATABASE_URL") or None
+
+
+def time_zone() -> str:
+    """The IANA name of the zone whose months the caps count."""
+    name = _text("GUTHABEN_TIME_ZONE") or "Europe/Zurich"
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, LookupError) as error:
+        raise ConfigError(
+            f"GUTHABEN_TIME_ZONE {name!r} is no known time zone; use a name such as Europe/Zurich."
+        ) from error
+    return name
+
+
+def host() -> str:
+    """The address the server listens at; default only this machine."""
+    return _text("GUTHABEN_HOST") or "127.0.0.1"
+
+
+def port() -> int:
+    """The port the server listens at, 1 to 65535; default 8420."""
+    digits = _text("GUTHABEN_PORT") or "8420"
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65_535):
+        raise ConfigError(f"GUTHABEN_PORT must be 1 to 65535, not {digits[:20]!r}.")
+    return int(digits)
+
+
+def log_level() -> str:
+    """The lowest level that is logged; default INFO."""
+    level = (_text("GUTHABEN_LOG_LEVEL") or "INFO").upper()
+    if level not in _LOG_LEVELS:
+        raise ConfigError(
+            f"GUTHABEN_LOG_LEVEL must be one of {', '.join(sorted(_LOG_LEVELS))}, not {level!r}."
+        )
+    return level
+
+
+def check_live_ready() -> None:
+    """Refuse to start with a live key while something would lose or leak real money.
+
+    Raises ConfigError that lists everything to mend; without a live key it does nothing.
+    """
+    if not livemode_expected():
+        return
+    problems = []
+    if not stripe_webhook_secrets():
+        problems.append("STRIPE_WEBHOOK_SECRET is missing: payments could not be confirmed")
+    if any(not secret.startswith("whsec_") for secret in stripe_webhook_secrets()):
+        problems.append("STRIPE_WEBHOOK_SECRET must start with whsec_")
+    base = stripe_api_base()
+    if base is not None and not base.startswith("https://"):
+        problems.append("GUTHABEN_STRIPE_API_BASE must be https: the live key would travel open")
+    if problems:
+        raise ConfigError(f"Not ready for a live Stripe key: {'; '.join(problems)}.")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _text(name: str, default: str = "") -> str:
+    return os.environ.get(name, default).strip()
+
+
+def _switched_on(name: str) -> bool:
+    return _text(name).lower() in _ON
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -1,0 +1,1 @@
+"""The outside world that moves money: what the services need of it, and Stripe doing it."""

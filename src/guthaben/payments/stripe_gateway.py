@@ -1,0 +1,349 @@
+"""Stripe, behind the PaymentGateway protocol: the only caller of the SDK.
+
+Law: every request carries its own key, API version and `max_network_retries=0`, so that nothing
+of a host application's global settings decides about our money, and ours disturb nothing of
+theirs. The SDK's functions are looked up at call time, by the paths that callers patch. Each
+request ends after a total deadline. No text of Stripe's, no id in full and no key leaves here in
+an exception or a repr. What may be charged, and when, is decided in the services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import stripe
+
+from guthaben.errors import (
+    ConfigError,
+    InvalidAmount,
+    InvalidInput,
+    PaymentOutcomeUnknown,
+    PaymentRejected,
+    PaymentUnavailable,
+)
+from guthaben.payments.deadline import Deadline
+from guthaben.payments.facts import (
+    CheckoutFacts,
+    PaymentFacts,
+    RefundReceipt,
+    SetupFacts,
+    checkout_facts,
+    payment_facts,
+    refund_receipt,
+    setup_facts,
+)
+from guthaben.payments.gateway import (
+    METADATA_TOPUP_ID,
+    ChargeOrder,
+    ChargeResult,
+    CheckoutOrder,
+    HostedPage,
+    NotSent,
+    SetupOrder,
+    SubscriptionOrder,
+    Unknown,
+    check_idempotency_key,
+)
+from guthaben.payments.ids import normalize_stripe_id
+from guthaben.payments.reading import flag, items, text
+from guthaben.payments.stripe_outcomes import as_payment_error, charge_answer, charge_failure
+from guthaben.payments.stripe_params import charge_params, line_item, page_params
+
+T = TypeVar("T")
+
+__all__ = ["API_VERSION", "StripeGateway", "limit_sdk_timeout", "point_sdk_at"]
+
+API_VERSION: Final = "2026-10-28.endive"
+"""The version whose answers this package reads; a newer SDK must not change them unseen."""
+
+_PAGE: Final = 100
+_MOST_PAGES: Final = 50
+_CLOCK_SKEW_S: Final = 600
+_BEST_FIRST: Final = ("succeeded", "processing", "requires_capture", "requires_action")
+
+
+def point_sdk_at(url: str | None) -> None:
+    """Make the SDK talk to `url`, for the whole process; None means Stripe itself.
+
+    Only the composition root of a process of its own may call it, never a host application's
+    modules: the module-level functions of the SDK know no other way to another address.
+    """
+    stripe.api_base = stripe.DEFAULT_API_BASE if url is None else url.rstrip("/")
+
+
+def limit_sdk_timeout(timeout_s: int) -> None:
+    """Make abandoned requests end after `timeout_s` without a byte, for the whole process.
+
+    For the composition root only, like `point_sdk_at`; without it they end after 80 s.
+    """
+    stripe.default_http_client = stripe.RequestsClient(timeout=timeout_s)
+
+
+class StripeGateway:
+    """One Stripe account and mode, given by its secret key. Threads may share it.
+
+    `api_base` only guards: if given, the SDK must point there, or nothing is sent. So a demo
+    that believes to be in the sandbox can't reach Stripe.
+    """
+
+    __slots__ = ("_api_base", "_api_key", "_api_version", "_deadline")
+
+    def __init__(
+        self,
+        api_key: str | None,
+        *,
+        api_base: str | None = None,
+        timeout_s: float = 10,
+        api_version: str = API_VERSION,
+        most_in_flight: int = 32,
+    ) -> None:
+        if api_key is None or not api_key.strip():
+            raise ConfigError("There is no Stripe key. Set STRIPE_SECRET_KEY.")
+        self._api_key = api_key.strip()
+        self._api_base = api_base and api_base.rstrip("/")
+        self._api_version = api_version
+        self._deadline = Deadline(timeout_s, most_in_flight)
+
+    def __repr__(self) -> str:
+        return f"StripeGateway({'live' if self._is_live else 'test'})"
+
+    # ------------------------------------------------------------ hosted pages
+
+    def create_checkout(self, order: CheckoutOrder) -> HostedPage:
+        """Make a page where the customer pays once.
+
+        Metadata goes on the session and on the payment, because Stripe copies it nowhere.
+        """
+        payment: dict[str, Any] = {"metadata": dict(order.metadata)}
+        if order.save_payment_method:
+            payment["setup_future_usage"] = "off_session"
+        params = page_params(order, new_customer=order.save_payment_method)
+        params |= {
+            "mode": "payment",
+            "line_items": [line_item(order)],
+            "payment_intent_data": payment,
+            # Off, or Stripe may bill in the customer's currency instead of the order's.
+            "adaptive_pricing": {"enabled": False},
+        }
+        if order.payment_method_types:
+            params["payment_method_types"] = list(order.payment_method_types)
+        return self._create_page(params)
+
+    def create_setup(self, order: SetupOrder) -> HostedPage:
+        """Make a page where the customer saves a payment method."""
+        params = page_params(order, new_customer=True)
+        params |= {
+            "mode": "setup",
+            "currency": order.currency,
+            "setup_intent_data": {"metadata": dict(order.metadata)},
+        }
+        return self._create_page(params)
+
+    def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
+        """Make a page where the customer begins a subscription."""
+        price_id = order.price_id or self._price_id(order.price)
+        params = page_params(order, new_customer=False)
+        params |= {
+            "mode": "subscription",
+            "line_items": [{"price": price_id, "quantity": order.quantity}],
+            "subscription_data": {"metadata": dict(order.metadata)},
+        }
+        return self._create_page(params)
+
+    def _create_page(self, params: dict[str, Any]) -> HostedPage:
+        session = self._change(stripe.checkout.Session.create, **params)
+        session_id, url = text(session, "id"), text(session, "url")
+        if session_id is None or url is None:
+            raise PaymentOutcomeUnknown("Stripe made a page but didn't say where; make another.")
+        return HostedPage(session_id, url)
+
+    def _price_id(self, lookup_key: str) -> str:
+        found = self._read(stripe.Price.list, lookup_keys=[lookup_key], active=True, limit=1)
+        for price in items(found, "data"):
+            price_id = normalize_stripe_id(price, "price_")
+            if price_id is not None:
+                return price_id
+        raise PaymentRejected(
+            f"Stripe has no active price with the lookup key {lookup_key!r}. Create it there.",
+            provider_code="price_not_found",
+        )
+
+    def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
+        """Read a hosted page's state."""
+        return checkout_facts(
+            self._read_one(stripe.checkout.Session.retrieve, _id(session_id, "cs_"))
+        )
+
+    def expire_checkout(self, session_id: str) -> CheckoutFacts:
+        """Close a hosted page; raises PaymentRejected if it isn't open."""
+        wanted = _id(session_id, "cs_")
+        return _understood(
+            checkout_facts, self._change(stripe.checkout.Session.expire, wanted), changed=True
+        )
+
+    def retrieve_setup(self, setup_id: str) -> SetupFacts:
+        """Read a set-up and the method it saved."""
+        return setup_facts(self._read_one(stripe.SetupIntent.retrieve, _id(setup_id, "seti_")))
+
+    # ------------------------------------------------------------ payments
+
+    def charge_saved_card(self, order: ChargeOrder) -> ChargeResult:
+        """Charge a saved method once per idempotency key; raises nothing."""
+        # Checked again because a frozen value can be forged, and an empty key charges twice.
+        check_idempotency_key(order.idempotency_key)
+        try:
+            self._check_address()
+        except ConfigError:
+            return Unknown("retry_misconfigured") if order.is_retry else NotSent("misconfigured")
+        try:
+            answer = self._send(stripe.PaymentIntent.create, **charge_params(order))
+            return charge_answer(answer, order)
+        except Exception as error:  # noqa: BLE001 after sending, no exception may pass for a no
+            return charge_failure(error, order)
+
+    def retrieve_payment(self, payment_id: str) -> PaymentFacts:
+        """Read a payment with its refunds and disputes."""
+        return payment_facts(
+            self._read_one(
+                stripe.PaymentIntent.retrieve, _id(payment_id, "pi_"), expand=["latest_charge"]
+            )
+        )
+
+    def find_payment(
+        self, topup_id: str, customer_id: str, created_after_s: int
+    ) -> PaymentFacts | None:
+        """Find the payment of a top-up; None is certain: there is none.
+
+        Stripe's list is read, not its search, which lags by minutes. Where several payments
+        carry the top-up's id, the one that got furthest is returned.
+        """
+        since_s = created_after_s - _CLOCK_SKEW_S
+        found = [
+            payment
+            for payment in self._list_payments(
+                customer=_id(customer_id, "cus_"), created={"gte": since_s}
+            )
+            if payment.metadata.get(METADATA_TOPUP_ID) == topup_id
+        ]
+        return min(found, key=_rank, default=None)
+
+    def payments_between(
+        self, created_from_s: int, created_before_s: int
+    ) -> Iterator[PaymentFacts]:
+        """Read all payments created in `[from, before)`, newest first, for reconciliation."""
+        return self._list_payments(created={"gte": created_from_s, "lt": created_before_s})
+
+    def _list_payments(self, **where: Any) -> Iterator[PaymentFacts]:
+        after: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            page = self._read(
+                stripe.PaymentIntent.list,
+                limit=_PAGE,
+                expand=["data.latest_charge"],
+                **where,
+                **after,
+            )
+            more, payments = flag(page, "has_more"), items(page, "data")
+            if more is None or (more and not payments):
+                # Taken for an empty page, this would say that a payment doesn't exist.
+                raise PaymentUnavailable("Stripe's list can't be understood; try later.")
+            facts = [_understood(payment_facts, payment) for payment in payments]
+            yield from facts
+            if not more:
+                return
+            after = {"starting_after": facts[-1].payment_id}
+        raise PaymentUnavailable(
+            f"More than {_MOST_PAGES * _PAGE} payments to look through. Ask for a shorter time."
+        )
+
+    def cancel_payment(self, payment_id: str) -> PaymentFacts:
+        """Cancel a payment that hasn't been made; raises PaymentRejected if it has."""
+        wanted = _id(payment_id, "pi_")
+        return _understood(
+            payment_facts, self._change(stripe.PaymentIntent.cancel, wanted), changed=True
+        )
+
+    def refund(
+        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
+    ) -> RefundReceipt:
+        """Give back `amount_rappen`, or all that is left with None, once per idempotency key."""
+        check_idempotency_key(idempotency_key)
+        params: dict[str, Any] = {"payment_intent": _id(payment_id, "pi_")}
+        if amount_rappen is not None:
+            if type(amount_rappen) is not int or amount_rappen < 1:
+                raise InvalidAmount(f"A refund of {amount_rappen!r} Rappen can't be made.")
+            params["amount"] = amount_rappen
+        refund = self._change(stripe.Refund.create, idempotency_key=idempotency_key, **params)
+        return _understood(refund_receipt, refund, changed=True)
+
+    # ------------------------------------------------------------ the wire
+
+    def _read(self, call: Callable[..., object], *args: str, **params: Any) -> object:
+        return self._ask(False, call, *args, **params)
+
+    def _read_one(self, call: Callable[..., object], object_id: str, **params: Any) -> object:
+        found = self._read(call, object_id, **params)
+        if text(found, "id") != object_id or text(found, "status") is None:
+            raise PaymentUnavailable("Stripe's answer can't be understood; try later.")
+        return found
+
+    def _change(self, call: Callable[..., object], *args: str, **params: Any) -> object:
+        return self._ask(True, call, *args, **params)
+
+    def _ask(self, changes: bool, call: Callable[..., object], *args: str, **params: Any) -> object:
+        self._check_address()
+        try:
+            return self._send(call, *args, **params)
+        except Exception as error:  # noqa: BLE001 the SDK raises more than its own errors
+            failure = as_payment_error(error, changes=changes)
+        # Raised out here so that the SDK's error, whose body quotes e-mail addresses and client
+        # secrets, doesn't hang on ours as __context__ for an error tracker to send away.
+        raise failure
+
+    def _send(self, call: Callable[..., object], *args: str, **params: Any) -> object:
+        return self._deadline.run(
+            partial(
+                call,
+                *args,
+                **params,
+                api_key=self._api_key,
+                stripe_version=self._api_version,
+                max_network_retries=0,
+            )
+        )
+
+    def _check_address(self) -> None:
+        if self._api_base is not None and stripe.api_base != self._api_base:
+            raise ConfigError(
+                f"The Stripe SDK points at {stripe.api_base}, not at {self._api_base}. "
+                "Call point_sdk_at when the process starts."
+            )
+        if self._is_live and not stripe.api_base.startswith("https://"):
+            raise ConfigError("A live Stripe key is only sent over https.")
+
+    @property
+    def _is_live(self) -> bool:
+        # A key of unknown kind counts as live, the case that needs more care.
+        return not self._api_key.startswith(("sk_test_", "rk_test_"))
+
+
+def _id(value: object, prefix: str) -> str:
+    found = normalize_stripe_id(value, prefix) if isinstance(value, str) else None
+    if found is None:
+        raise InvalidInput(f"Expected a Stripe id that starts with {prefix}.", field="id")
+    return found
+
+
+def _understood(extract: Callable[[object], T], answer: object, *, changed: bool = False) -> T:
+    try:
+        return extract(answer)
+    except InvalidInput:
+        kind = PaymentOutcomeUnknown if changed else PaymentUnavailable
+    raise kind("Stripe's answer can't be understood.")
+
+
+def _rank(payment: PaymentFacts) -> int:
+    status = payment.status or ""
+    return _BEST_FIRST.index(status) if status in _BEST_FIRST else len(_BEST_FIRST)
