@@ -1,0 +1,219 @@
+"""Owns the endpoints of PaymentIntents, charges, refunds, disputes and balance transactions.
+
+A handler reads parameters, calls what owns the rule, and returns the answer's JSON; a declined
+charge is an answer too (402), since what it has written must stay.
+"""
+
+from guthaben.sandbox import methods, payments, refunds
+from guthaben.sandbox.api_customers import living_customer
+from guthaben.sandbox.cards import AUTHENTICATION
+from guthaben.sandbox.context import Context
+from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
+from guthaben.sandbox.events import emit
+from guthaben.sandbox.form import Params, words
+from guthaben.sandbox.listing import page
+
+_CONFIRM = words(
+    "allowed_payment_method_types amount_details amount_to_confirm capture_method "
+    "confirmation_token error_on_requires_action excluded_payment_method_types expand hooks "
+    "mandate mandate_data off_session payment_details payment_method payment_method_data "
+    "payment_method_options payment_method_types radar_options receipt_email return_url "
+    "setup_future_usage shipping use_stripe_sdk"
+)
+_CREATE = _CONFIRM | words(
+    "amount application_fee_amount automatic_payment_methods confirm confirmation_method currency "
+    "customer customer_account description metadata on_behalf_of payment_method_configuration "
+    "statement_descriptor statement_descriptor_suffix transfer_data transfer_group"
+)
+_REFUND = words(
+    "amount charge currency customer expand instructions_email metadata origin payment_intent "
+    "reason refund_application_fee reverse_transfer"
+)
+_CANCEL_REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
+_REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
+_USAGES = ("on_session", "off_session")
+_CAPTURES = ("automatic", "automatic_async")
+
+
+def create_intent(ctx: Context, params: Params) -> JsonObject:
+    """POST /v1/payment_intents"""
+    params.allow(_CREATE)
+    amount = params.integer("amount", minimum=1)
+    if amount is None:
+        raise missing_parameter("amount")
+    currency = payments.check_currency(params.required("currency"), "currency")
+    payments.check_amount(amount, currency, "amount")
+    confirm = params.flag("confirm")
+    if params.text("off_session") and not confirm:
+        raise invalid("off_session can only be given together with confirm=true.", "off_session")
+    given = _given(ctx, params)
+    method_id = params.text("payment_method")
+    method = methods.resolve(ctx, method_id, "payment_method") if method_id else None
+    if method is not None:
+        methods.refuse_if_unusable(ctx, method, params.text("customer"))
+        given |= {"payment_method": method["id"], "status": "requires_confirmation"}
+    if confirm and method is None:
+        raise missing_parameter("payment_method")
+    intent = payments.create(ctx, amount, currency, **given)
+    if method is None or not confirm:
+        return intent
+    return _confirm(ctx, params, intent, method)
+
+
+def _given(ctx: Context, params: Params) -> JsonObject:
+    capture = params.choice("capture_method", _CAPTURES) or "automatic_async"
+    customer_id = params.text("customer")
+    if customer_id is not None:
+        living_customer(ctx, customer_id, "customer")
+    given: JsonObject = {
+        "capture_method": capture,
+        "customer": customer_id,
+        "description": params.text("description", limit=1000),
+        "metadata": params.metadata(),
+        "receipt_email": params.text("receipt_email"),
+        "setup_future_usage": params.choice("setup_future_usage", _USAGES),
+        "statement_descriptor_suffix": params.text("statement_descriptor_suffix", limit=22),
+        "transfer_group": params.text("transfer_group"),
+    }
+    if "payment_method_types" in params:
+        if params.texts("payment_method_types") != ["card"]:
+            raise invalid("The sandbox knows cards only.", "payment_method_types")
+    else:
+        given["automatic_payment_methods"] = {"allow_redirects": "always", "enabled": True}
+    return given
+
+
+def _confirm(ctx: Context, params: Params, intent: JsonObject, method: JsonObject) -> JsonObject:
+    off_session = params.text("off_session") not in (None, "false")
+    outcome = methods.outcome(ctx, method, off_session=off_session)
+    if outcome == AUTHENTICATION and params.flag("error_on_requires_action"):
+        off_session = True
+    error = payments.attempt(ctx, intent, method, outcome, off_session=off_session)
+    if error is not None:
+        return {"error": error}
+    if intent["next_action"] and "return_url" in params:
+        intent["next_action"]["redirect_to_url"]["return_url"] = params.url("return_url")
+        ctx.state.put(intent)
+    return intent
+
+
+def confirm_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
+    """POST /v1/payment_intents/{id}/confirm"""
+    params.allow(_CONFIRM)
+    intent = ctx.at_path(intent_id, "payment_intent", "intent")
+    payments.refuse_unless(
+        intent, "requires_payment_method", "requires_confirmation", "requires_action"
+    )
+    method_id = params.text("payment_method") or intent["payment_method"]
+    if method_id is None:
+        raise payments.refuse_missing_method(intent)
+    method = methods.resolve(ctx, method_id, "payment_method")
+    methods.refuse_if_unusable(ctx, method, intent["customer"])
+    usage = params.choice("setup_future_usage", _USAGES)
+    intent["setup_future_usage"] = usage or intent["setup_future_usage"]
+    return _confirm(ctx, params, intent, method)
+
+
+def is_slow(ctx: Context, params: Params, intent_id: str | None = None) -> bool:
+    """Tell whether this create or confirm answers late."""
+    reference = params.text("payment_method")
+    if intent_id is None:
+        return params.text("confirm") == "true" and methods.is_slow(ctx, reference)
+    intent = ctx.state.find(intent_id, "payment_intent") or {}
+    return methods.is_slow(ctx, reference or intent.get("payment_method"))
+
+
+def cancel_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
+    """POST /v1/payment_intents/{id}/cancel"""
+    params.allow(frozenset({"cancellation_reason", "expand"}))
+    reason = params.choice("cancellation_reason", _CANCEL_REASONS)
+    return payments.cancel(ctx, ctx.at_path(intent_id, "payment_intent", "intent"), reason)
+
+
+def update_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
+    """POST /v1/payment_intents/{id}; only metadata and description"""
+    params.allow(frozenset({"metadata", "description", "expand"}))
+    intent = ctx.at_path(intent_id, "payment_intent", "intent")
+    intent["metadata"] = params.metadata(intent["metadata"])
+    if "description" in params:
+        intent["description"] = params.text("description", limit=1000)
+    return ctx.state.put(intent)
+
+
+def get_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
+    """GET /v1/payment_intents/{id}"""
+    return ctx.at_path(intent_id, "payment_intent", "intent")
+
+
+def list_intents(ctx: Context, params: Params) -> JsonObject:
+    """GET /v1/payment_intents"""
+    return page(ctx, params, "payment_intent", "/v1/payment_intents", ("customer",))
+
+
+def get_charge(ctx: Context, params: Params, charge_id: str) -> JsonObject:
+    """GET /v1/charges/{id}"""
+    return ctx.at_path(charge_id, "charge", "charge")
+
+
+def list_charges(ctx: Context, params: Params) -> JsonObject:
+    """GET /v1/charges"""
+    return page(ctx, params, "charge", "/v1/charges", ("customer", "payment_intent"))
+
+
+def create_refund(ctx: Context, params: Params) -> JsonObject:
+    """POST /v1/refunds, by charge or by PaymentIntent"""
+    params.allow(_REFUND)
+    charge_id, intent_id = params.text("charge"), params.text("payment_intent")
+    if charge_id is None and intent_id is None:
+        raise missing_parameter("charge")
+    if charge_id is None and intent_id is not None:
+        intent = ctx.get(intent_id, "payment_intent", "payment_intent")
+        charge_id = intent["latest_charge"]
+        if intent["status"] != "succeeded" or charge_id is None:
+            raise invalid("The PaymentIntent has no successful charge.", "payment_intent")
+    charge = ctx.get(charge_id or "", "charge", "charge")
+    if intent_id is not None and charge["payment_intent"] != intent_id:
+        raise invalid("The charge is not the PaymentIntent's.", "charge")
+    amount = params.integer("amount", minimum=1)
+    reason = params.choice("reason", _REFUND_REASONS)
+    return refunds.create(ctx, charge, amount, reason, metadata=params.metadata())
+
+
+def update_refund(ctx: Context, params: Params, refund_id: str) -> JsonObject:
+    """POST /v1/refunds/{id}; only metadata"""
+    params.allow(frozenset({"metadata", "expand"}))
+    refund = ctx.at_path(refund_id, "refund", "id")
+    refund["metadata"] = params.metadata(refund["metadata"])
+    emit(ctx, "refund.updated", refund)
+    return ctx.state.put(refund)
+
+
+def get_refund(ctx: Context, params: Params, refund_id: str) -> JsonObject:
+    """GET /v1/refunds/{id}"""
+    return ctx.at_path(refund_id, "refund", "id")
+
+
+def list_refunds(ctx: Context, params: Params) -> JsonObject:
+    """GET /v1/refunds"""
+    return page(ctx, params, "refund", "/v1/refunds", ("charge", "payment_intent"))
+
+
+def get_dispute(ctx: Context, params: Params, dispute_id: str) -> JsonObject:
+    """GET /v1/disputes/{id}"""
+    return ctx.at_path(dispute_id, "dispute", "dispute")
+
+
+def list_disputes(ctx: Context, params: Params) -> JsonObject:
+    """GET /v1/disputes"""
+    return page(ctx, params, "dispute", "/v1/disputes", ("charge", "payment_intent"))
+
+
+def get_balance_transaction(ctx: Context, params: Params, transaction_id: str) -> JsonObject:
+    """GET /v1/balance_transactions/{id}"""
+    return ctx.at_path(transaction_id, "balance_transaction", "id")
+
+
+def list_balance_transactions(ctx: Context, params: Params) -> JsonObject:
+    """GET /v1/balance_transactions"""
+    fields = ("currency", "source", "type")
+    return page(ctx, params, "balance_transaction", "/v1/balance_transactions", fields)

@@ -1,0 +1,255 @@
+"""Owns what the control API can do: one function per action, each in one transaction.
+
+An action gets the context, the JSON body and the ids of its path, and returns JSON. It is for
+tests and the demo; Stripe has nothing like it.
+"""
+
+import random
+from typing import Any
+
+from guthaben.sandbox import checkout, events, faults, methods, refunds, webhooks
+from guthaben.sandbox.cards import OUTCOMES, SUCCEEDS
+from guthaben.sandbox.checkout_pages import success_url
+from guthaben.sandbox.context import Context
+from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
+
+_DISPUTE_ENDS = ("won", "lost", "warning_closed")
+_REFUND_ENDS = ("succeeded", "failed", "canceled")
+_ORDERS = ("fifo", "reverse", "shuffle")
+_MOST_SHOWN = 1000
+_DECLINED_CARD = "4000000000000002"
+
+
+def _number(body: JsonObject, name: str, *, minimum: float = 0) -> Any:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < minimum:
+        raise invalid(f"{name} must be a number of at least {minimum}.", name)
+    return value
+
+
+def _whole(body: JsonObject, name: str, *, minimum: int = 1) -> int | None:
+    value = _number(body, name, minimum=minimum)
+    if value is not None and not isinstance(value, int):
+        raise invalid(f"{name} must be an integer.", name)
+    return value
+
+
+def _word(body: JsonObject, name: str, options: tuple[str, ...], default: str | None = None) -> str:
+    value = body.get(name, default)
+    if value is None:
+        raise missing_parameter(name)
+    if value not in options:
+        raise invalid(f"{name} must be one of {', '.join(options)}", name)
+    return str(value)
+
+
+# -- faults
+
+
+def set_api_fault(ctx: Context, body: JsonObject) -> JsonObject:
+    """Let API calls fail: {kind, method?, path?, next?, seconds?, when?, saved?}"""
+    fault: JsonObject = {"kind": _word(body, "kind", faults.KINDS)}
+    fault |= {name: str(body[name]) for name in ("method", "path") if name in body}
+    if (count := _whole(body, "next")) is not None:
+        fault["next"] = count
+    if fault["kind"] == faults.SLOW:
+        fault["seconds"] = _number(body, "seconds") or 1
+        fault["when"] = _word(body, "when", ("before", "after"), "before")
+    fault["saved"] = bool(body.get("saved", True))
+    ctx.state.set_setting(faults.FAULTS, [*ctx.state.setting(faults.FAULTS, []), fault])
+    return fault
+
+
+def set_delivery_fault(ctx: Context, body: JsonObject) -> JsonObject:
+    """Let deliveries go wrong: {kind, next?, types?, times?, seconds?}"""
+    fault: JsonObject = {"kind": _word(body, "kind", events.KINDS)}
+    for name, minimum in (("next", 1), ("times", 2)):
+        if (count := _whole(body, name, minimum=minimum)) is not None:
+            fault[name] = count
+    if (seconds := _number(body, "seconds")) is not None:
+        fault["seconds"] = seconds
+    if "types" in body:
+        fault["types"] = [str(kind) for kind in body["types"]]
+    if fault["kind"] == "reorder" and "next" not in fault:
+        raise missing_parameter("next")
+    ctx.state.set_setting(events.FAULTS, [*ctx.state.setting(events.FAULTS, []), fault])
+    return fault
+
+
+def show_faults(ctx: Context, body: JsonObject) -> JsonObject:
+    """Show the faults that are set."""
+    state = ctx.state
+    return {"api": state.setting(faults.FAULTS, []), "deliveries": state.setting(events.FAULTS, [])}
+
+
+def clear_faults(ctx: Context, body: JsonObject) -> JsonObject:
+    """Take all faults away."""
+    ctx.state.set_setting(faults.FAULTS, [])
+    ctx.state.set_setting(events.FAULTS, [])
+    return show_faults(ctx, body)
+
+
+# -- deliveries
+
+
+def set_deliveries(ctx: Context, body: JsonObject) -> JsonObject:
+    """Set how many deliveries run at once and which secrets sign: {parallel?, secrets?}"""
+    if (parallel := _whole(body, "parallel")) is not None:
+        ctx.state.set_setting(webhooks.PARALLEL, parallel)
+    if "secrets" in body:
+        ctx.state.set_setting(webhooks.SECRETS, [str(secret) for secret in body["secrets"]])
+    return {"parallel": ctx.state.setting(webhooks.PARALLEL, 1)}
+
+
+def pause_deliveries(ctx: Context, body: JsonObject) -> JsonObject:
+    """Hold all deliveries back."""
+    ctx.state.set_setting(webhooks.PAUSED, True)
+    return {"paused": True}
+
+
+def resume_deliveries(ctx: Context, body: JsonObject) -> JsonObject:
+    """Let the held deliveries go, at once, in this order: {order?: fifo|reverse|shuffle, seed?}"""
+    order = _word(body, "order", _ORDERS, "fifo")
+    waiting = ctx.state.pending_deliveries()
+    if order == "reverse":
+        waiting.reverse()
+    elif order == "shuffle":
+        random.Random(body.get("seed")).shuffle(waiting)
+    for rank, seq in enumerate(waiting):
+        ctx.state.rank_delivery(seq, rank)
+    ctx.state.set_setting(webhooks.PAUSED, False)
+    return {"paused": False, "released": len(waiting)}
+
+
+def redeliver(ctx: Context, body: JsonObject, event_id: str) -> JsonObject:
+    """Deliver an event again: {times?}"""
+    event = ctx.at_path(event_id, "event", "id")
+    for _ in range(_whole(body, "times") or 1):
+        ctx.state.add_delivery(event["id"], twist={})
+    return event
+
+
+def send_event(ctx: Context, body: JsonObject) -> JsonObject:
+    """Send an event of any type about anything: {type, object, event?: fields to overwrite}"""
+    if not isinstance(body.get("type"), str) or not isinstance(body.get("object"), dict):
+        raise invalid("type must be a text and object a JSON object.", "type")
+    event = events.emit(ctx, body["type"], body["object"])
+    return ctx.state.put({**event, **body.get("event", {}), "id": event["id"], "object": "event"})
+
+
+# -- payers, banks and the operator's other hand
+
+
+def pay_session(ctx: Context, body: JsonObject, session_id: str) -> JsonObject:
+    """Pay without a browser: {card?, email?, name?}; a decline answers `paid: false`"""
+    session = ctx.at_path(session_id, checkout.KIND, "session")
+    card = methods.known_card(str(body.get("card", "4242424242424242")), "card")
+    email = session["customer_email"] or body.get("email", "payer@example.com")
+    error = checkout.pay(ctx, session, checkout.Payer(card, email, body.get("name")))
+    redirect_url = None if error else success_url(session)
+    return {
+        "paid": error is None,
+        "message": error,
+        "redirect_url": redirect_url,
+        "session": session,
+    }
+
+
+def decline_session(ctx: Context, body: JsonObject, session_id: str) -> JsonObject:
+    """Try to pay with a card that is declined."""
+    return pay_session(ctx, body | {"card": _DECLINED_CARD}, session_id)
+
+
+def expire_session(ctx: Context, body: JsonObject, session_id: str) -> JsonObject:
+    """Expire an open session."""
+    return checkout.expire(ctx, ctx.at_path(session_id, checkout.KIND, "session"))
+
+
+def settle_intent(ctx: Context, body: JsonObject, intent_id: str) -> JsonObject:
+    """End a payment in processing or requires_action: {outcome?: succeeds or a decline}"""
+    outcome = _word(body, "outcome", OUTCOMES, SUCCEEDS)
+    return checkout.settle_intent(ctx, ctx.at_path(intent_id, "payment_intent", "id"), outcome)
+
+
+def order_outcome(ctx: Context, body: JsonObject, method_id: str) -> JsonObject:
+    """Decide what a saved card does from now on: {outcome: word or null}"""
+    method = ctx.at_path(method_id, "payment_method", "id")
+    word = None if body.get("outcome") is None else _word(body, "outcome", OUTCOMES)
+    methods.order_outcome(ctx, method, word)
+    return {"payment_method": method_id, "outcome": word}
+
+
+def refund_charge(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject:
+    """Refund as if in the dashboard: {amount?, reason?}"""
+    charge = ctx.at_path(charge_id, "charge", "id")
+    return refunds.create(ctx, charge, _whole(body, "amount"), body.get("reason"))
+
+
+def settle_refund(ctx: Context, body: JsonObject, refund_id: str) -> JsonObject:
+    """End a refund: {status: succeeded|failed|canceled}"""
+    refund = ctx.at_path(refund_id, "refund", "id")
+    return refunds.settle(ctx, refund, _word(body, "status", _REFUND_ENDS))
+
+
+def dispute_charge(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject:
+    """Open a dispute: {amount?, reason?, inquiry?}"""
+    charge = ctx.at_path(charge_id, "charge", "id")
+    reason, inquiry = str(body.get("reason", "fraudulent")), bool(body.get("inquiry"))
+    return refunds.open_dispute(ctx, charge, _whole(body, "amount"), reason, inquiry=inquiry)
+
+
+def close_dispute(ctx: Context, body: JsonObject, dispute_id: str) -> JsonObject:
+    """Close a dispute: {status: won|lost|warning_closed}"""
+    dispute = ctx.at_path(dispute_id, "dispute", "id")
+    return refunds.close_dispute(ctx, dispute, _word(body, "status", _DISPUTE_ENDS))
+
+
+def warn_of_fraud(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject:
+    """Send an early fraud warning."""
+    return refunds.warn_of_fraud(ctx, ctx.at_path(charge_id, "charge", "id"))
+
+
+# -- clock, views, reset
+
+
+def advance_clock(ctx: Context, body: JsonObject) -> JsonObject:
+    """Move the sandbox's clock, and expire what is then over: {seconds}"""
+    seconds = _whole(body, "seconds")
+    if seconds is None:
+        raise missing_parameter("seconds")
+    ctx.state.advance_clock(seconds)
+    checkout.expire_due(ctx)
+    return {"now_s": ctx.now_s()}
+
+
+def show_clock(ctx: Context, body: JsonObject) -> JsonObject:
+    """Show the sandbox's time."""
+    return {"now_s": ctx.now_s()}
+
+
+def show_counters(ctx: Context, body: JsonObject) -> JsonObject:
+    """Count objects, charges by status, deliveries by state, and API calls by status."""
+    return dict(ctx.state.tallies())
+
+
+def show_objects(ctx: Context, body: JsonObject, kind: str) -> JsonObject:
+    """Show the objects of a kind, oldest first, at most 1000."""
+    return {"data": ctx.state.select(kind, limit=_MOST_SHOWN, oldest_first=True)}
+
+
+def show_deliveries(ctx: Context, body: JsonObject) -> JsonObject:
+    """Show the last 1000 deliveries, oldest first."""
+    return {"data": ctx.state.deliveries(_MOST_SHOWN)}
+
+
+def show_calls(ctx: Context, body: JsonObject) -> JsonObject:
+    """Show the last 1000 API calls, oldest first."""
+    return {"data": ctx.state.calls(_MOST_SHOWN)}
+
+
+def reset(ctx: Context, body: JsonObject) -> JsonObject:
+    """Forget everything: objects, keys, deliveries, faults, clock."""
+    ctx.state.reset()
+    return {"reset": True}
