@@ -9,6 +9,7 @@ side. Amounts, prices and limits are no settings: they belong to the practice's 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -33,7 +34,9 @@ __all__ = [
     "time_zone",
     "host",
     "port",
+    "public_url",
     "log_level",
+    "impose",
     "check_live_ready",
 ]
 
@@ -84,6 +87,11 @@ def settings() -> Settings:
         port=port(),
         log_level=log_level(),
     )
+
+
+def impose(values: Mapping[str, str]) -> None:
+    """Set variables of this process's environment: for the demo, which must meet no real key."""
+    os.environ.update(values)
 
 
 # ---------------------------------------------------------------- money
@@ -196,6 +204,14 @@ def port() -> int:
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65_535):
         raise ConfigError(f"GUTHABEN_PORT must be 1 to 65535, not {digits[:20]!r}.")
     return int(digits)
+
+
+def public_url() -> str | None:
+    """Where customers reach the server, without a slash at the end; raises ConfigError for none."""
+    found = _text("GUTHABEN_PUBLIC_URL").rstrip("/")
+    if found and not _is_http_url(found):
+        raise ConfigError("GUTHABEN_PUBLIC_URL must be an http or https URL.")
+    return found or None
 
 
 def log_level() -> str:

@@ -26,6 +26,7 @@ from guthaben.domain.practice import ACTIVE, Practice, balance_of, current_perio
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
     FAILED_AUTO_TOPUP,
+    IN_FLIGHT,
     PENDING,
     SUCCEEDED,
     CreditEvent,
@@ -69,6 +70,7 @@ def fulfil(
         session_id=command.session_id or event.session_id,
         captured_minor=command.captured_rappen or max(event.price_minor or 0, 0),
         event_at_s=now_s if event.status != PENDING or automatic else event.event_at_s,
+        livemode=command.livemode if event.livemode is None else event.livemode,
         grant_no=grant_no,
         bonus_grant_no=bonus_no,
         reason="",
@@ -80,7 +82,8 @@ def close_event(practice: Practice, event: CreditEvent | None, command: CloseEve
     """Move a purchase or attempt that gave no credit to another status; the first answer stands."""
     if event is None:
         raise Refusal("event_not_found")
-    if command.status == event.status or not may_move(event.status, command.status):
+    named = event.status == command.status and _names_more(event, command)
+    if not named and not may_move(event.status, command.status):
         return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
     moved = event._replace(
         status=command.status,
@@ -91,6 +94,14 @@ def close_event(practice: Practice, event: CreditEvent | None, command: CloseEve
         amount_nano_usd=event.amount_nano_usd,
     )
     return CreditResult(practice, moved, [], Outcome(True, event=moved))
+
+
+def _names_more(event: CreditEvent, command: CloseEvent) -> bool:
+    """Tell whether the command adds the payment or the session to an event without an outcome."""
+    return event.status in IN_FLIGHT and (
+        (command.payment_id not in ("", event.payment_id))
+        or (command.session_id not in ("", event.session_id))
+    )
 
 
 def net_payment(

@@ -137,6 +137,7 @@ class Fulfil(NamedTuple):
     payment_id: str = ""
     session_id: str = ""
     captured_rappen: int = 0
+    livemode: bool | None = None
 
 
 class CloseEvent(NamedTuple):

@@ -144,6 +144,10 @@ def _is_text(value: object) -> bool:
     return type(value) is str
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def amount_of(name: str, value: int, least: int) -> int:
     """Check an amount of nano-USD: a true integer within the limits of one command."""
     if not is_amount(value, least):
@@ -156,7 +160,7 @@ def amount_of(name: str, value: int, least: int) -> int:
 
 def ttl_ms_of(ttl_s: float) -> int:
     """Check a time to live in seconds, fractions allowed, as milliseconds: at most 24 hours."""
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= 86_400:
+    if not _is_number(ttl_s) or not 0 < ttl_s <= 86_400:
         raise InvalidInput(f"ttl_s must be above 0 and at most 86400 seconds, not {ttl_s!r}")
     return max(1, round(ttl_s * 1000))
 
@@ -186,7 +190,7 @@ def _usage(
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count <= MAX_COUNT:
             raise InvalidInput(f"{name} must be an integer from 0 to {MAX_COUNT}, not {count!r}")
-    if isinstance(audio_seconds, bool) or not 0 <= audio_seconds <= 10**9:
+    if not _is_number(audio_seconds) or not 0 <= audio_seconds <= 10**9:
         raise InvalidInput(f"audio_seconds must be from 0 to 10^9, not {audio_seconds!r}")
     return Usage(
         _text("model", model, MAX_TEXT),

@@ -85,6 +85,26 @@ def save_settings(
     )
 
 
+def pause_auto_topup(cursor: sqlite3.Cursor, practice_no: int, reason: str, now_s: int) -> None:
+    """Switch the automatic top-up off until the customer switches it on again, and say why."""
+    cursor.execute(
+        "UPDATE credit_topup_settings SET enabled = 0, paused_reason = ?, updated_at_s = ?"
+        " WHERE practice_no = ?",
+        (reason, now_s, practice_no),
+    )
+    cursor.execute(
+        "UPDATE credit_practice SET auto_topup_armed = 0 WHERE practice_no = ?", (practice_no,)
+    )
+
+
+def defer_auto_topup(cursor: sqlite3.Cursor, practice_no: int, until_s: int) -> None:
+    """Let the gate not look at the automatic top-up before an instant."""
+    cursor.execute(
+        "UPDATE credit_practice SET auto_topup_next_s = ? WHERE practice_no = ?",
+        (until_s, practice_no),
+    )
+
+
 def add_consent(cursor: sqlite3.Cursor, practice_no: int, consent: ConsentRow) -> None:
     """Record a consent; the newest one that is not revoked counts."""
     cursor.execute(

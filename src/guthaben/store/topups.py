@@ -19,7 +19,7 @@ _STORED = CreditEvent._fields[:-1]
 SELECTED = ", ".join(_STORED)
 _LIVEMODE = _STORED.index("livemode")
 _CHANGING = (
-    "event_type", "status", "amount_nano_usd", "event_at_s", "payment_id", "session_id",
+    "event_type", "status", "amount_nano_usd", "event_at_s", "livemode", "payment_id", "session_id",
     "captured_minor", "clawed_back_nano_usd", "bonus_clawed_back_nano_usd", "grant_no",
     "bonus_grant_no", "reason",
 )  # fmt: skip
@@ -126,20 +126,17 @@ class Registered(NamedTuple):
     event_no: int
 
 
-def find_payment(
-    cursor: sqlite3.Cursor, provider: str, kind: str, ref: str, livemode: bool | None = None
-) -> Registered | None:
-    """Look a payment or a checkout session up in the registry; without a mode, in both modes."""
-    modes = (0, 1) if livemode is None else (int(livemode),)
-    for mode in modes:
-        row = cursor.execute(
-            "SELECT practice_no, event_no FROM credit_payment"
-            " WHERE provider = ? AND livemode = ? AND kind = ? AND ref = ?",
-            (provider, mode, kind, ref),
-        ).fetchone()
-        if row:
-            return Registered(*row)
-    return None
+def find_payment(cursor: sqlite3.Cursor, provider: str, kind: str, ref: str) -> Registered | None:
+    """Look a payment or a checkout session up in the registry.
+
+    In both modes: a provider's ids never repeat, and who told of a payment may not know its mode.
+    """
+    row = cursor.execute(
+        "SELECT practice_no, event_no FROM credit_payment"
+        " WHERE provider = ? AND livemode IN (0, 1) AND kind = ? AND ref = ?",
+        (provider, kind, ref),
+    ).fetchone()
+    return Registered(*row) if row else None
 
 
 def register_payments(
@@ -180,6 +177,26 @@ def register_alias(
     )
 
 
+def practice_id_of(cursor: sqlite3.Cursor, practice_no: int) -> str:
+    """Tell the public id of a practice by its internal number."""
+    row = cursor.execute(
+        "SELECT practice_id FROM credit_practice WHERE practice_no = ?", (practice_no,)
+    ).fetchone()
+    return str(row[0])
+
+
+def name_event(
+    cursor: sqlite3.Cursor, owner: Registered, *, payment_id: str, session_id: str
+) -> None:
+    """Note the names of a payment on its event where they were not known yet."""
+    cursor.execute(
+        "UPDATE credit_event SET payment_id = CASE payment_id WHEN '' THEN ? ELSE payment_id END,"
+        " session_id = CASE session_id WHEN '' THEN ? ELSE session_id END"
+        " WHERE practice_no = ? AND event_no = ?",
+        (payment_id, session_id, *owner),
+    )
+
+
 def claim_context(
     cursor: sqlite3.Cursor, practice_no: int, mode: int, cap_month: str, cap_zone: str
 ) -> AutoTopup | None:
@@ -204,7 +221,7 @@ def claim_context(
         cooldown_s=row[6],
         customer_id=row[7] or "",
         payment_method_id=row[8] or "",
-        consent=_consent(cursor, practice_no),
+        consent=standing_consent(cursor, practice_no),
         spent_rappen=spent_rappen(cursor, practice_no, cap_month),
         in_flight=in_flight(cursor, practice_no),
         last_success_at_s=last_success_at_s(cursor, practice_no),
@@ -218,7 +235,8 @@ def default_context(cap_month: str, cap_zone: str) -> AutoTopup:
     return AutoTopup(cap_month=cap_month, cap_zone=cap_zone, cooldown_s=COOLDOWN_S)
 
 
-def _consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None:
+def standing_consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None:
+    """Read the newest consent that was not revoked."""
     row = cursor.execute(
         "SELECT consent_no, amount_minor, cap_minor FROM credit_consent"
         " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",

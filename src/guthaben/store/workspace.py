@@ -285,7 +285,7 @@ class Workspace:
         for kind, ref in refs:
             if not ref:
                 continue
-            owner = topups.find_payment(self.cursor, event.provider, kind, ref, event.livemode)
+            owner = topups.find_payment(self.cursor, event.provider, kind, ref)
             if owner is not None:
                 topups.register_alias(self.cursor, event, owner, refs, self.now_s)
                 return Outcome(True, "duplicate", False, event=event)

@@ -147,7 +147,8 @@ class Writer:
 
     def _commands(self, orders: list[Order]) -> None:
         try:
-            answers, claims = self._transaction(lambda space: _fold(space, orders))
+            watching = self._on_claim is not None
+            answers, claims = self._transaction(lambda space: _fold(space, orders, watching))
         except GuthabenError as error:
             _answer_all(orders, error)
             return
@@ -283,12 +284,14 @@ class Writer:
             self._con = con  # closing it would lose everything
 
 
-def _fold(space: Workspace, orders: list[Order]) -> tuple[list[object], list[tuple[str, Outcome]]]:
-    """Apply queued commands in order; a command that breaks is refused alone."""
+def _fold(
+    space: Workspace, orders: list[Order], watching: bool
+) -> tuple[list[object], list[tuple[str, Outcome]]]:
+    """Apply queued commands in order, then claim top-ups if there is anybody to charge them."""
     answers: list[object] = [
         space.apply(order.practice_id, order.command, order.note) for order in orders
     ]
-    return answers, space.watch()
+    return answers, space.watch() if watching else []
 
 
 def _alarm(space: Workspace, command: str, error: str) -> None:

@@ -1,0 +1,227 @@
+"""Purchases: from a payment that somebody told us of to credit, once for ever.
+
+Law: the payment is the identity, under whichever of its names it was told. Amount, currency and
+practice come from our own record where there is one; what contradicts it is quarantined: nothing
+credited, an alarm raised, nothing lost. Runs inside the caller's transaction and calls nobody.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from guthaben.domain.commands import CloseEvent, Fulfil, OpenEvent
+from guthaben.domain.period import month_of
+from guthaben.domain.topup import (
+    AUTO_TOPUP_PURCHASE,
+    FAILED,
+    PENDING,
+    QUARANTINED,
+    SUCCEEDED,
+    CreditEvent,
+    may_move,
+)
+from guthaben.store import settings, topups
+from guthaben.store.topups import Located
+from guthaben.store.workspace import EventNote, Workspace
+
+
+class PaymentNotice(NamedTuple):
+    """What we were told of one payment; prices in Rappen, credit in nano-USD."""
+
+    practice_id: str
+    event_type: str
+    credit_nano_usd: int
+    price_rappen: int | None
+    license: str = ""
+    currency: str = "chf"
+    payment_id: str = ""
+    session_id: str = ""
+    topup_id: str = ""
+    livemode: bool | None = None
+    customer_email: str | None = None
+    meta_json: str | None = None
+
+
+class PurchaseResult(NamedTuple):
+    """What became of it."""
+
+    credited: bool
+    duplicate: bool
+    quarantined: bool
+    reason: str
+    practice_id: str
+    event: CreditEvent | None
+    grant_no: int = 0
+
+
+def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
+    """Turn a succeeded payment into credit, unless that was done before under any of its names."""
+    space.flush()
+    owner = registered(space, notice)
+    if owner is not None:
+        return _duplicate(space, notice, owner)
+    record = own_record(space, notice)
+    if record is None and _topup_taken(space, notice):
+        return quarantine(space, notice, "second_payment_for_topup")
+    if record is None:
+        practice_id = notice.practice_id
+        event_no = open_purchase(space, notice).event_no
+    else:
+        why = _contradiction(record, notice)
+        if why:
+            return quarantine(space, notice, why, record)
+        practice_id, event_no = record.practice_id, record.event.event_no
+    outcome = space.apply(
+        practice_id,
+        Fulfil(
+            event_no,
+            notice.payment_id,
+            notice.session_id,
+            notice.price_rappen or 0,
+            notice.livemode,
+        ),
+    )
+    if not outcome.ok:
+        return quarantine(space, notice, outcome.reason, record)
+    return PurchaseResult(
+        outcome.applied, not outcome.applied, False, "", practice_id, outcome.event,
+        outcome.grant_no,
+    )  # fmt: skip
+
+
+def fail_purchase(
+    space: Workspace, notice: PaymentNotice, *, status: str = FAILED, reason: str = ""
+) -> PurchaseResult:
+    """Record that a payment did not succeed; a later success of it is credited all the same.
+
+    Without a record of ours a row is kept that shows the price and no credit.
+    """
+    space.flush()
+    record = own_record(space, notice)
+    if record is not None:
+        close = CloseEvent(
+            record.event.event_no, status, "", notice.payment_id, notice.session_id, reason
+        )
+        outcome = space.apply(record.practice_id, close)
+        return PurchaseResult(
+            False, not outcome.applied, False, reason, record.practice_id, outcome.event
+        )
+    event = open_purchase(space, notice._replace(credit_nano_usd=0), status=status, reason=reason)
+    return PurchaseResult(False, False, False, reason, notice.practice_id, event)
+
+
+def quarantine(
+    space: Workspace, notice: PaymentNotice, reason: str, record: Located | None = None
+) -> PurchaseResult:
+    """Credit nothing, keep everything, raise an alarm."""
+    record = record or own_record(space, notice)
+    practice_id = record.practice_id if record else notice.practice_id
+    event = record.event if record else None
+    if event is not None and event.status == QUARANTINED:
+        pass  # told again
+    elif event is not None and may_move(event.status, QUARANTINED):
+        close = CloseEvent(
+            event.event_no, QUARANTINED, "", notice.payment_id, notice.session_id, reason
+        )
+        event = space.apply(practice_id, close).event
+    else:
+        kept = notice._replace(practice_id=practice_id)
+        if _topup_taken(space, notice):
+            kept = kept._replace(topup_id="")
+        event = open_purchase(space, kept, status=QUARANTINED, reason=reason)
+    space.flush()
+    subject = f"{reason}:{event.event_no if event else 0}"
+    settings.raise_alarm(
+        space.cursor, "payment_quarantined", subject, space.now_s, space.practice_no(practice_id)
+    )
+    return PurchaseResult(False, False, True, reason, practice_id, event)
+
+
+def open_purchase(
+    space: Workspace,
+    notice: PaymentNotice,
+    *,
+    status: str = PENDING,
+    reason: str = "",
+    params: str = "",
+    idempotency_key: str = "",
+) -> CreditEvent:
+    """Record a purchase before, or without, its outcome."""
+    practice = space.practice(notice.practice_id)
+    automatic = notice.event_type == AUTO_TOPUP_PURCHASE
+    event = CreditEvent(
+        0, notice.event_type, status, notice.credit_nano_usd, notice.price_rappen,
+        notice.currency, notice.license, space.now_s, space.now_s,
+        month_of(practice.time_zone, space.now_s) if automatic else "",
+        practice.time_zone if automatic else "",
+        livemode=notice.livemode, payment_id=notice.payment_id, session_id=notice.session_id,
+        topup_id=notice.topup_id, idempotency_key=idempotency_key, params=params, reason=reason,
+    )  # fmt: skip
+    note = EventNote(notice.customer_email, meta_json=notice.meta_json)
+    opened = space.apply(notice.practice_id, OpenEvent(event), note).event
+    assert opened is not None
+    return opened
+
+
+def own_record(space: Workspace, notice: PaymentNotice) -> Located | None:
+    """Find our own record of the purchase: by its id, else by its session, else by its payment."""
+    names = (
+        ("topup_id", notice.topup_id),
+        ("session_id", notice.session_id),
+        ("payment_id", notice.payment_id),
+    )
+    for column, value in names:
+        found = topups.locate_event(space.cursor, column, value) if value else None
+        if found is not None and _is_ours(found.event):
+            return found
+    return None
+
+
+def _topup_taken(space: Workspace, notice: PaymentNotice) -> bool:
+    """Tell whether the top-up has its payment already: this would be a second one."""
+    return bool(notice.topup_id) and (
+        topups.locate_event(space.cursor, "topup_id", notice.topup_id) is not None
+    )
+
+
+def _is_ours(event: CreditEvent) -> bool:
+    """A row that only notes a failed payment holds no credit to give."""
+    return event.status != SUCCEEDED and event.amount_nano_usd > 0
+
+
+def _contradiction(record: Located, notice: PaymentNotice) -> str:
+    event = record.event
+    if notice.practice_id and notice.practice_id != record.practice_id:
+        return "practice_mismatch"
+    if notice.currency != event.currency:
+        return "currency_mismatch"
+    if notice.price_rappen is not None and notice.price_rappen != event.price_minor:
+        return "amount_mismatch"
+    if None not in (notice.livemode, event.livemode) and notice.livemode != event.livemode:
+        return "livemode_mismatch"
+    return ""
+
+
+def registered(space: Workspace, notice: PaymentNotice) -> topups.Registered | None:
+    """Tell whose payment it is if it was credited before, under any of its names."""
+    for kind, ref in _names(notice):
+        if ref:
+            owner = topups.find_payment(space.cursor, "stripe", kind, ref)
+            if owner is not None:
+                return owner
+    return None
+
+
+def _names(notice: PaymentNotice) -> list[tuple[str, str]]:
+    return [(topups.PAYMENT, notice.payment_id), (topups.SESSION, notice.session_id)]
+
+
+def _duplicate(space: Workspace, notice: PaymentNotice, owner: topups.Registered) -> PurchaseResult:
+    """Tell that it was credited before, and remember the other name of the payment."""
+    event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
+    if event is not None:
+        topups.register_alias(space.cursor, event, owner, _names(notice), space.now_s)
+        topups.name_event(
+            space.cursor, owner, payment_id=notice.payment_id, session_id=notice.session_id
+        )
+    return PurchaseResult(False, True, False, "duplicate", notice.practice_id, event)

@@ -1,0 +1,50 @@
+"""Figures about the whole database for an operator: totals, what waits, alarms.
+
+Law: they change nothing, and their cost grows with the number of practices, never with history.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+
+class Figures(NamedTuple):
+    """Totals of one moment; amounts in nano-USD."""
+
+    practices: int
+    held_nano_usd: int
+    debt_nano_usd: int
+    inbox_waiting: int
+    attempts_waiting: int
+    open_alarms: int
+
+
+def figures(cursor: sqlite3.Cursor) -> Figures:
+    """Add up what the whole database holds."""
+    practices, held, debt = cursor.execute(
+        "SELECT COUNT(*), COALESCE(SUM(held_nano_usd), 0), COALESCE(SUM(debt_nano_usd), 0)"
+        " FROM credit_practice"
+    ).fetchone()
+    (inbox,) = cursor.execute("SELECT COUNT(*) FROM credit_inbox WHERE status = 'new'").fetchone()
+    (attempts,) = cursor.execute(
+        "SELECT COUNT(*) FROM credit_event WHERE status IN ('pending', 'unknown')"
+        " AND event_type = 'auto_topup_purchase'"
+    ).fetchone()
+    (alarms,) = cursor.execute(
+        "SELECT COUNT(*) FROM credit_alarm WHERE cleared_at_s = 0"
+    ).fetchone()
+    return Figures(practices, held, debt, inbox, attempts, alarms)
+
+
+def alarms(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> list[dict[str, Any]]:
+    """Read alarms that nobody cleared, newest first; of one practice or all."""
+    where, values = ("", ()) if practice_id is None else (" AND p.practice_id = ?", (practice_id,))
+    rows = cursor.execute(
+        "SELECT a.alarm_no, a.code, p.practice_id, a.subject, a.raised_at_s FROM credit_alarm a"
+        " LEFT JOIN credit_practice p ON p.practice_no = a.practice_no"
+        f" WHERE a.cleared_at_s = 0{where} ORDER BY a.alarm_no DESC LIMIT ?",
+        (*values, limit),
+    )
+    names = ("alarm_no", "code", "practice_id", "subject", "raised_at_s")
+    return [dict(zip(names, row, strict=True)) for row in rows]
