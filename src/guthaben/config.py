@@ -8,6 +8,7 @@ side. Amounts, prices and limits are no settings: they belong to the practice's 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ __all__ = [
     "stripe_api_base",
     "livemode_expected",
     "api_token",
+    "admin_token",
+    "monthly_budgets_usd",
     "trust_practice_header",
     "database_url",
     "time_zone",
@@ -59,6 +62,7 @@ class Settings:
     stripe_api_base: str | None
     livemode_expected: bool | None
     api_token: str | None = field(repr=False)
+    admin_token: str | None = field(repr=False)
     trust_practice_header: bool
     database_url: str | None = field(repr=False)
     time_zone: str
@@ -80,6 +84,7 @@ def settings() -> Settings:
         stripe_api_base=stripe_api_base(),
         livemode_expected=livemode_expected(),
         api_token=api_token(),
+        admin_token=admin_token(),
         trust_practice_header=trust_practice_header(),
         database_url=database_url(),
         time_zone=time_zone(),
@@ -110,6 +115,26 @@ def topup_allow_live() -> bool:
 def topup_dry_run() -> bool:
     """Whether purchases are only simulated; default on."""
     return _text("AZA_AI_TOPUP_DRY_RUN", "1").lower() not in _OFF
+
+
+def monthly_budgets_usd() -> dict[str, str]:
+    """What each plan includes per month: GUTHABEN_MONTHLY_BUDGETS_USD, a JSON object.
+
+    Its names are the plans' lookup keys, its values decimal strings or whole numbers of USD; the
+    name "*" stands for every other plan. Raises ConfigError for anything else.
+    """
+    text = _text("GUTHABEN_MONTHLY_BUDGETS_USD")
+    if not text:
+        return {}
+    try:
+        found = json.loads(text, parse_float=str, parse_constant=str)
+    except ValueError as error:
+        raise ConfigError("GUTHABEN_MONTHLY_BUDGETS_USD must be a JSON object.") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(value, str | int) and not isinstance(value, bool) for value in found.values()
+    ):
+        raise ConfigError('GUTHABEN_MONTHLY_BUDGETS_USD must be like {"basic": "20.00"}.')
+    return {name: str(value) for name, value in found.items()}
 
 
 # ---------------------------------------------------------------- Stripe
@@ -169,6 +194,11 @@ def livemode_expected() -> bool | None:
 def api_token() -> str | None:
     """The shared token of the four modules' routes; None means that nobody is let in."""
     return _text("AZA_API_TOKEN") or None
+
+
+def admin_token() -> str | None:
+    """The token of the application's own administration; None lets nobody in."""
+    return _text("AZA_ADMIN_TOKEN") or None
 
 
 def trust_practice_header() -> bool:

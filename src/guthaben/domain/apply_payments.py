@@ -63,12 +63,14 @@ def fulfil(
         bonus = draft.add_grant(PROMOTIONAL, event.bonus_nano_usd, NEVER_S, Code.FULFIL)
         bonus_no = bonus.grant_no
     automatic = event.event_type == FAILED_AUTO_TOPUP
+    captured = command.captured_rappen or max(event.price_minor or 0, 0)
     done = event._replace(
         status=SUCCEEDED,
         event_type=AUTO_TOPUP_PURCHASE if automatic else event.event_type,
         payment_id=command.payment_id or event.payment_id,
         session_id=command.session_id or event.session_id,
-        captured_minor=command.captured_rappen or max(event.price_minor or 0, 0),
+        captured_minor=captured,
+        net_minor=captured,
         event_at_s=now_s if event.status != PENDING or automatic else event.event_at_s,
         livemode=command.livemode if event.livemode is None else event.livemode,
         grant_no=grant_no,
@@ -114,7 +116,7 @@ def net_payment(
         raise Refusal("not_fulfilled")
     draft = Draft(practice, now_s)
     draft.event_no = practice.next_event_no
-    net = command.net_rappen
+    net = min(max(command.net_rappen, 0), event.captured_minor)
     paid = _net_one(draft, event.grant_no, event.amount_nano_usd,
                     event.clawed_back_nano_usd, net, event)  # fmt: skip
     bonus = _net_one(draft, event.bonus_grant_no, event.bonus_nano_usd,
@@ -124,8 +126,9 @@ def net_payment(
     done = event._replace(
         clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
         bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,
+        net_minor=net,
     )
-    record = _refund_record(practice, event, command, -(paid + bonus), now_s)
+    record = _refund_record(practice, event, done, command.event_type, now_s)
     after = draft.finish(next_event_no=practice.next_event_no + 1)
     outcome = Outcome(True, event=done, amount_nano_usd=-(paid + bonus))
     return CreditResult(after, done, draft.transfers, outcome, record)
@@ -151,15 +154,16 @@ def _net_one(
 
 
 def _refund_record(
-    practice: Practice, event: CreditEvent, command: NetPayment, amount: int, now_s: int
+    practice: Practice, before: CreditEvent, after: CreditEvent, event_type: str, now_s: int
 ) -> CreditEvent:
-    money = 0
-    if event.amount_nano_usd:
-        money = event.captured_minor * amount // (event.amount_nano_usd + event.bonus_nano_usd)
+    """Make the history's line for money that went back, or came again."""
+    amount = before.clawed_back_nano_usd - after.clawed_back_nano_usd
+    bonus = before.bonus_clawed_back_nano_usd - after.bonus_clawed_back_nano_usd
     return CreditEvent(
-        practice.next_event_no, command.event_type, SUCCEEDED, amount, money, event.currency,
-        event.license, now_s, now_s, provider=event.provider, livemode=event.livemode,
-        payment_id=event.payment_id, parent_event_no=event.event_no,
+        practice.next_event_no, event_type, SUCCEEDED, amount + bonus,
+        after.net_minor - before.net_minor, before.currency, before.license, now_s, now_s,
+        provider=before.provider, livemode=before.livemode, payment_id=before.payment_id,
+        parent_event_no=before.event_no,
     )  # fmt: skip
 
 

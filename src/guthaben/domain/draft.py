@@ -141,6 +141,8 @@ class Draft:
             self.move(grant.kind, EXPIRED, amount, grant_no, _GRANT_EXPIRED)
             return
         self.grants[grant_no] = grant._replace(free_nano_usd=grant.free_nano_usd + amount)
+        if grant.expires_at_s < NEVER_S:
+            self.next_due_ms = min(self.next_due_ms, grant.expires_at_s * 1000)
 
     def spend(self, slices: list[Slice], target: int, code: int) -> None:
         """Move slices of free credit out of their grants."""
@@ -185,7 +187,8 @@ class Draft:
         grant = allowance_grant(self.grants, license, period_start_s) if cost else None
         if grant is not None:
             self.grants[grant.grant_no] = grant._replace(
-                period_used_nano_usd=grant.period_used_nano_usd + cost
+                # Usage from before there was an allowance was not counted, so it may go back below.
+                period_used_nano_usd=max(0, grant.period_used_nano_usd + cost)
             )
 
     def finish(self, **changes: Any) -> Practice:

@@ -111,7 +111,12 @@ class Replay(NamedTuple):
     """Credit left per grant number (free and held together)."""
     accounts: dict[int, int]
     """Balance per account; they sum to zero."""
+    granted: dict[int, tuple[int, int]]
+    """Per grant its credit account and all that was put into it from outside."""
     problems: list[str]
+
+
+SOURCES = frozenset({Account.INCLUDED, Account.GIFTED, Account.PURCHASED, Account.ADJUSTED})
 
 
 def replay(practice_id: str, transfers: Iterable[Transfer]) -> Replay:
@@ -124,6 +129,7 @@ def replay(practice_id: str, transfers: Iterable[Transfer]) -> Replay:
     last_seq = 0
     grants: dict[int, int] = {}
     accounts: dict[int, int] = {}
+    granted: dict[int, tuple[int, int]] = {}
     problems: list[str] = []
     for transfer in transfers:
         seq, source, target, amount, grant_no, *_, stored = transfer
@@ -136,7 +142,10 @@ def replay(practice_id: str, transfers: Iterable[Transfer]) -> Replay:
         accounts[source] = accounts.get(source, 0) - amount
         accounts[target] = accounts.get(target, 0) + amount
         if grant_no:
+            if source in SOURCES:
+                kind, before = granted.get(grant_no, (target, 0))
+                granted[grant_no] = (kind, before + amount)
             change = amount if target in CREDIT_ACCOUNTS else -amount
             grants[grant_no] = grants.get(grant_no, 0) + change
         head, last_seq = stored, seq
-    return Replay(last_seq, head, grants, accounts, problems)
+    return Replay(last_seq, head, grants, accounts, granted, problems)

@@ -8,7 +8,7 @@ This module does not know prices of models (see `pricing`) nor what credit is us
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Final, NewType
 
 NanoUsd = NewType("NanoUsd", int)
@@ -24,8 +24,8 @@ MAX_COMMAND_NANO_USD: Final = 10**15
 MAX_BALANCE_NANO_USD: Final = 4 * 10**18
 """No sum of one practice grows beyond this, so that 64 bits always hold it."""
 
-_DECIMAL_USD = re.compile(r"(-?)([0-9]{1,9})(?:\.([0-9]{1,9}))?", re.ASCII)
-_DECIMAL_CHF = re.compile(r"(-?)([0-9]{1,9})(?:\.([0-9]{1,2}))?", re.ASCII)
+_DECIMAL_USD = re.compile(r"(-?)([0-9]{1,10})(?:\.([0-9]{1,9}))?", re.ASCII)
+_DECIMAL_CHF = re.compile(r"(-?)([0-9]{1,10})(?:\.([0-9]{1,2}))?", re.ASCII)
 
 
 def is_amount(value: object, least: int, most: int = MAX_COMMAND_NANO_USD) -> bool:
@@ -103,9 +103,9 @@ def nano_usd_from_float(amount_usd: float) -> NanoUsd:
     A positive amount below one nano becomes one, so that a cost never vanishes.
     Raises `ValueError` for NaN, infinities, booleans and amounts beyond the limit of a command.
     """
-    exact = _decimal_from_float(amount_usd) * NANO_PER_USD
-    nano = int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))
-    if nano == 0 and exact > 0:
+    numerator, denominator = _ratio(amount_usd)
+    nano = div_half_even(numerator * NANO_PER_USD, denominator)
+    if nano == 0 and numerator > 0:
         nano = 1
     if abs(nano) > MAX_COMMAND_NANO_USD:
         raise ValueError(f"amount beyond 1,000,000 USD: {amount_usd!r}")
@@ -119,8 +119,8 @@ def float_from_nano_usd(amount_nano_usd: int) -> float:
 
 def rappen_from_float(amount_chf: float) -> Rappen:
     """Take a float (or int) of CHF over the edge, half-even to Rappen; errors as for USD."""
-    exact = _decimal_from_float(amount_chf) * RAPPEN_PER_CHF
-    rappen = int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))
+    numerator, denominator = _ratio(amount_chf)
+    rappen = div_half_even(numerator * RAPPEN_PER_CHF, denominator)
     if abs(rappen) > MAX_COMMAND_NANO_USD:
         raise ValueError(f"amount beyond the limit: {amount_chf!r}")
     return Rappen(rappen)
@@ -133,10 +133,11 @@ def float_from_rappen(amount_rappen: int) -> float:
 
 def micros_from_float(seconds: float) -> int:
     """Take a float of seconds (audio) over the edge as microseconds, half-even, never negative."""
-    exact = _decimal_from_float(seconds) * 1_000_000
-    if exact < 0 or exact > MAX_COMMAND_NANO_USD:
+    numerator, denominator = _ratio(seconds)
+    micros = div_half_even(numerator * 1_000_000, denominator)
+    if not 0 <= micros <= MAX_COMMAND_NANO_USD or numerator < 0:
         raise ValueError(f"seconds out of range: {seconds!r}")
-    return int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))
+    return micros
 
 
 def float_from_micros(micros: int) -> float:
@@ -144,10 +145,13 @@ def float_from_micros(micros: int) -> float:
     return micros / 1_000_000
 
 
-def _decimal_from_float(value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+def _ratio(value: object) -> tuple[int, int]:
+    """Give the exact fraction of a number's shortest decimal, whatever the decimal context is."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(f"not a number: {value!r}")
-    exact = Decimal(str(value) if isinstance(value, Decimal) else repr(value))
-    if not exact.is_finite():
+    if isinstance(value, float):
+        # A subclass (numpy's float64) may write itself in another way.
+        value = Decimal(float.__repr__(value))
+    if isinstance(value, Decimal) and not value.is_finite():
         raise ValueError(f"not a finite number: {value!r}")
-    return exact
+    return value.as_integer_ratio()

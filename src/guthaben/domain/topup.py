@@ -64,6 +64,8 @@ class CreditEvent(NamedTuple):
     grant_no: int = 0
     bonus_grant_no: int = 0
     captured_minor: int = 0
+    net_minor: int = 0
+    """What is left of the captured money after refunds and disputes, as last booked."""
     clawed_back_nano_usd: int = 0
     bonus_clawed_back_nano_usd: int = 0
     parent_event_no: int = 0

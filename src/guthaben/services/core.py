@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from guthaben.domain.calls import RESERVED, Call
-from guthaben.domain.commands import Outcome, Release
+from guthaben.domain.commands import Command, Outcome, Release, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
 from guthaben.errors import CallNotFound, InvalidInput
@@ -60,9 +60,10 @@ class Core:
         """Read the store's clock."""
         return self.store.clock_ms()
 
-    def _release_abandoned(self, practice_id: str, answer: object) -> None:
+    def _release_abandoned(self, practice_id: str, command: Command, answer: object) -> None:
         """Release a reservation whose awaiter was cancelled before it heard of it."""
-        call = answer.call if isinstance(answer, Outcome) else None
+        fresh = type(command) is Reserve and isinstance(answer, Outcome) and answer.applied
+        call = answer.call if fresh and isinstance(answer, Outcome) else None
         if call is not None and call.status == RESERVED:
             log.warning("a cancelled task's reservation is released")
             self.store.send(practice_id, Release(call.call_no))

@@ -90,7 +90,7 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
 
 
 def fail_purchase(
-    space: Workspace, notice: PaymentNotice, *, status: str = FAILED, reason: str = ""
+    space: Workspace, notice: PaymentNotice, *, status: str = FAILED, reason: str = "not_paid"
 ) -> PurchaseResult:
     """Record that a payment did not succeed; a later success of it is credited all the same.
 

@@ -205,6 +205,29 @@ class Inbox:
         return self._store.run(lambda space: _net(space, payment_id, net))
 
 
+def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> Verdict:
+    """Apply what an event itself tells of a refund or of a page that was not paid.
+
+    For a host that applies webhooks inside its own transaction, where nobody can be asked. The
+    object is the event's `data.object` as plain values. Other kinds are ignored.
+    """
+    if event_type == "charge.refunded":
+        told = refund_facts(source)
+        if told.payment_id is None or None in (told.captured_rappen, told.refunded_rappen):
+            return "ignored", "no_payment"
+        net = (told.captured_rappen or 0) - (told.refunded_rappen or 0)
+        return _net(space, told.payment_id, net)
+    if event_type in {"checkout.session.expired", "checkout.session.async_payment_failed"}:
+        page = checkout_facts(source)
+        notice = _notice(page.metadata, livemode=page.livemode, session_id=page.session_id)
+        if notice is None:
+            return "ignored", "not_ours"
+        expired = event_type.endswith("expired")
+        fail_purchase(space, notice, status=CANCELED if expired else FAILED)
+        return DONE
+    return "ignored", "type"
+
+
 def _bury(space: Workspace, letter: Letter, why: str) -> None:
     inbox.finish(space.cursor, letter, "dead", why, space.now_s)
     settings.raise_alarm(space.cursor, "webhook_dead", letter.event_id, space.now_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
+from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import genesis
 from guthaben.domain.practice import Practice
@@ -50,7 +51,7 @@ _UPSERT_GRANT = (
 
 def stranger(practice_id: str) -> Practice:
     """Give the state of a practice nobody has stored yet: it has nothing and owes nothing."""
-    return Practice(0, practice_id, genesis(practice_id))
+    return Practice(0, practice_id, genesis(practice_id), time_zone=config.time_zone())
 
 
 def load_practice(cursor: sqlite3.Cursor, practice_id: str) -> Practice | None:

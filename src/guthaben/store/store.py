@@ -7,18 +7,27 @@ own; tasks of one event loop are woken together, once per batch. A fork opens an
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from guthaben.domain.commands import Command, Outcome
+from guthaben.errors import StoreUnavailable
 from guthaben.store.connection import Location, connect, locate
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
 T = TypeVar("T")
+log = logging.getLogger("guthaben.store")
+
+_IDLE_READERS = 8
+
+
+Abandoned = Callable[[str, Command, object], None]
+"""Hears of an answer that nobody waits for any more: practice, command, answer."""
 
 
 class _Waiter:
@@ -42,21 +51,29 @@ class _Waiter:
         return self.answer
 
 
+class _Answer(NamedTuple):
+    future: asyncio.Future[Any]
+    practice_id: str
+    command: Command
+    answer: object
+
+
 class _Wakeups:
     """Answers for tasks, gathered on the writer's thread and handed over once per batch."""
 
-    def __init__(self, on_abandoned: Callable[[str, object], None]) -> None:
-        self._ready: dict[
-            asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], str, object]]
-        ] = {}
+    def __init__(self, on_abandoned: Abandoned) -> None:
+        self._ready: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
         self._on_abandoned = on_abandoned
 
-    def reply_to(self, future: asyncio.Future[Any], practice_id: str) -> Callable[[object], None]:
+    def reply_to(
+        self, future: asyncio.Future[Any], practice_id: str, command: Command
+    ) -> Callable[[object], None]:
         """Make the place for one answer."""
         loop = future.get_loop()
 
         def reply(answer: object) -> None:
-            self._ready.setdefault(loop, []).append((future, practice_id, answer))
+            ready = self._ready.setdefault(loop, [])
+            ready.append(_Answer(future, practice_id, command, answer))
 
         return reply
 
@@ -69,17 +86,54 @@ class _Wakeups:
             try:
                 loop.call_soon_threadsafe(self._resolve, answers)
             except RuntimeError:  # the loop is closed: nobody waits any more
-                for _future, practice_id, answer in answers:
-                    self._on_abandoned(practice_id, answer)
+                for answer in answers:
+                    self._abandon(answer)
 
-    def _resolve(self, answers: list[tuple[asyncio.Future[Any], str, object]]) -> None:
-        for future, practice_id, answer in answers:
-            if future.done():
-                self._on_abandoned(practice_id, answer)
-            elif isinstance(answer, BaseException):
-                future.set_exception(answer)
+    def _resolve(self, answers: list[_Answer]) -> None:
+        for item in answers:
+            if item.future.done():
+                self._abandon(item)
+            elif isinstance(item.answer, BaseException):
+                item.future.set_exception(item.answer)
             else:
-                future.set_result(answer)
+                item.future.set_result(item.answer)
+
+    def _abandon(self, item: _Answer) -> None:
+        try:
+            self._on_abandoned(item.practice_id, item.command, item.answer)
+        except Exception:
+            log.exception("an abandoned reservation was not released; it will expire")
+
+
+class _Readers:
+    """Idle reading connections, shared by all threads; at most a few stay open."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> sqlite3.Connection:
+        """Take an idle connection, or open one."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return connect(self._location, read_only=True)
+
+    def give_back(self, con: sqlite3.Connection) -> None:
+        """Keep a connection for the next question, or close it."""
+        with self._lock:
+            if len(self._idle) < _IDLE_READERS:
+                self._idle.append(con)
+                return
+        con.close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for con in idle:
+            con.close()
 
 
 class Store:
@@ -91,19 +145,18 @@ class Store:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
-        on_abandoned: Callable[[str, object], None] | None = None,
+        on_abandoned: Abandoned | None = None,
     ) -> None:
         self.location: Location = locate(url)
         self.clock_ms = clock_ms
         self._on_claim = on_claim
-        self._on_abandoned = on_abandoned or (lambda _practice_id, _answer: None)
-        self._readers = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._on_abandoned = on_abandoned or _nobody
         self._lock = threading.Lock()
         self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
+        self._readers = _Readers(self.location)
         self._wakeups = _Wakeups(self._on_abandoned)
         self._writer = Writer(
             self.location,
@@ -117,8 +170,6 @@ class Store:
         if self._pid != os.getpid() and not self.location.in_memory:
             with self._lock:
                 if self._pid != os.getpid():
-                    self._readers = threading.local()
-                    self._opened = []
                     self._start()
         return self._writer
 
@@ -127,7 +178,10 @@ class Store:
     def execute(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:
         """Apply one command durably and wait for it; group-committed with whatever else waits."""
         waiter = _Waiter()
-        self._mine().submit(Order(practice_id, command, waiter, note))
+        order = Order(practice_id, command, waiter, note)
+        writer = self._mine()
+        if not writer.do_now(order):
+            writer.submit(order)
         outcome: Outcome = waiter.wait()
         return outcome
 
@@ -137,9 +191,8 @@ class Store:
         """Apply one command durably; await the outcome on the running event loop."""
         writer = self._mine()
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        writer.submit(
-            Order(practice_id, command, self._wakeups.reply_to(future, practice_id), note)
-        )
+        reply = self._wakeups.reply_to(future, practice_id, command)
+        writer.submit(Order(practice_id, command, reply, note))
         return future
 
     def send(self, practice_id: str, command: Command) -> None:
@@ -159,22 +212,28 @@ class Store:
         """Ask something of one moment of the database; sees every commit that was answered."""
         if self.location.in_memory:
             return self.run(lambda space: question(space.cursor))
-        self._mine()
-        con: sqlite3.Connection | None = getattr(self._readers, "con", None)
-        if con is None:
-            con = connect(self.location, read_only=True)
-            self._readers.con = con
-            self._opened.append(con)
-        cursor = con.cursor()
-        cursor.execute("BEGIN")
+        if self._mine().closed:
+            raise StoreUnavailable("this Guthaben is closed; open it again")
+        readers = self._readers
+        con = readers.take()
         try:
-            return question(cursor)
-        finally:
+            cursor = con.cursor()
+            cursor.execute("BEGIN")
+            answer = question(cursor)
             cursor.execute("ROLLBACK")
+        except BaseException as error:
+            con.close()  # whatever broke, the next question gets a sound connection
+            if isinstance(error, sqlite3.Error):
+                raise StoreUnavailable(str(error)) from error
+            raise
+        readers.give_back(con)
+        return answer
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""
         self._writer.close()
-        for con in self._opened:
-            con.close()
-        self._opened = []
+        self._readers.close()
+
+
+def _nobody(_practice_id: str, _command: Command, _answer: object) -> None:
+    """Let an abandoned answer go."""

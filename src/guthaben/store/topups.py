@@ -20,7 +20,7 @@ SELECTED = ", ".join(_STORED)
 _LIVEMODE = _STORED.index("livemode")
 _CHANGING = (
     "event_type", "status", "amount_nano_usd", "event_at_s", "livemode", "payment_id", "session_id",
-    "captured_minor", "clawed_back_nano_usd", "bonus_clawed_back_nano_usd", "grant_no",
+    "captured_minor", "net_minor", "clawed_back_nano_usd", "bonus_clawed_back_nano_usd", "grant_no",
     "bonus_grant_no", "reason",
 )  # fmt: skip
 _INSERT = (
@@ -80,7 +80,8 @@ def locate_event(cursor: sqlite3.Cursor, column: str, value: str) -> Located | N
     row = cursor.execute(
         f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
         f" JOIN credit_practice p ON p.practice_no = e.practice_no WHERE e.{column} = ?"
-        f" AND e.{column} <> '' AND e.parent_event_no = 0 ORDER BY e.row_id DESC LIMIT 1",
+        f" AND e.{column} <> '' AND e.parent_event_no = 0 AND e.amount_nano_usd >= 0"
+        " ORDER BY e.row_id DESC LIMIT 1",
         (value,),
     ).fetchone()
     return Located(row[0], row[1], event_from_row(row[2:])) if row else None

@@ -67,6 +67,7 @@ def verify(cursor: sqlite3.Cursor, practice_id: str | None, now_s: int) -> Verif
             *_balances(cursor, stored, found, now_s),
             *_holds(cursor, stored),
             *_calls(cursor, stored.practice_no),
+            *_lost_calls(cursor, stored.practice_no),
             *_purchases(cursor, stored.practice_no),
         ]
         problems.extend(Problem(stored.practice_id, text) for text in texts)
@@ -101,6 +102,8 @@ def _balances(cursor: sqlite3.Cursor, stored: _Stored, found: Replay, now_s: int
         has = grant.free_nano_usd + grant.held_nano_usd
         if said != has:
             yield f"grant {grant.grant_no}: the journal says {said}, stored is {has}"
+        if found.granted.get(grant.grant_no) != (grant.kind, grant.granted_nano_usd):
+            yield f"grant {grant.grant_no}: its kind or its amount is not as it was granted"
         if grant.kind != Account.ALLOWANCE and grant.expires_at_s > now_s:
             free_bought += grant.free_nano_usd
     for grant_no, said in left.items():
@@ -153,6 +156,18 @@ def _calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
         yield f"call {call_no}: the journal says {used} was used, stored is {cost}"
 
 
+def _lost_calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+    """Every transfer of a call has its call."""
+    rows = cursor.execute(
+        "SELECT DISTINCT t.call_no FROM credit_transfer t"
+        " WHERE t.practice_no = ? AND t.call_no <> 0 AND NOT EXISTS (SELECT 1 FROM credit_call c WHERE c.practice_no = t.practice_no"
+        " AND c.call_no = t.call_no) LIMIT 20",
+        (practice_no,),
+    ).fetchall()
+    for (call_no,) in rows:
+        yield f"call {call_no}: the journal speaks of it, there is no such call"
+
+
 def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
     """Every succeeded purchase with a payment is registered, and has its grant."""
     rows = cursor.execute(
@@ -164,6 +179,21 @@ def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
     ).fetchall()
     for (event_no,) in rows:
         yield f"credit event {event_no}: its grant is missing or another's"
+    rows = cursor.execute(
+        "SELECT e.event_no, e.clawed_back_nano_usd + e.bonus_clawed_back_nano_usd,"
+        " COALESCE((SELECT -SUM(r.amount_nano_usd) FROM credit_event r WHERE"
+        " r.practice_no = e.practice_no AND r.parent_event_no = e.event_no), 0),"
+        " e.payment_id <> '' AND e.grant_no <> 0 AND NOT EXISTS (SELECT 1 FROM credit_payment p"
+        " WHERE p.provider = e.provider AND p.livemode IN (0, 1) AND p.kind = 'payment'"
+        " AND p.ref = e.payment_id) FROM credit_event e WHERE e.practice_no = ?"
+        " AND e.status = 'succeeded' AND e.parent_event_no = 0",
+        (practice_no,),
+    ).fetchall()
+    for event_no, clawed, told, unregistered in rows:
+        if clawed != told:
+            yield f"credit event {event_no}: {clawed} was clawed back, its refunds say {told}"
+        if unregistered:
+            yield f"credit event {event_no}: its payment is not in the registry"
 
 
 def _strays(cursor: sqlite3.Cursor) -> Iterable[Problem]:

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import GuthabenError, InternalRefused, OutcomeUnknown, StoreUnavailable
 from guthaben.store import settings
+from guthaben.store.cache import Cache
 from guthaben.store.connection import Location, connect
 from guthaben.store.schema import migrate
 from guthaben.store.turnstile import Turnstile
-from guthaben.store.workspace import Cache, EventNote, Workspace
+from guthaben.store.workspace import EventNote, Workspace
 
 log = logging.getLogger("guthaben.writer")
 
@@ -77,7 +78,13 @@ class Writer:
         self._on_claim = on_claim
         self._after_batch = after_batch
         self._queue: SimpleQueue[Order | Job | _Stop] = SimpleQueue()
+        self._gate = threading.Lock()
+        """Held while something is queued, so that nothing is queued behind the end."""
+        self._work_lock = threading.Lock()
+        """Held by whoever works on the connection: the thread, or a caller for its own command."""
+        self._last_batch = 1
         self._cache = Cache()
+        self._cache_in_doubt = False
         self._data_version = -1
         self._turnstile = None if location.in_memory else Turnstile(location.path)
         self._crowded_until = 0.0
@@ -90,39 +97,90 @@ class Writer:
 
     # ---- for callers
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._closed
+
     def submit(self, order: Order | Job) -> None:
         """Queue a command or a job; returns at once. Raises `StoreUnavailable` when closed."""
-        if self._closed:
-            raise StoreUnavailable("this Guthaben is closed; open it again")
         if self._pid != os.getpid():
             raise StoreUnavailable("a forked process must open its own Guthaben")
-        self._queue.put(order)
+        with self._gate:
+            if self._closed:
+                raise StoreUnavailable("this Guthaben is closed; open it again")
+            self._queue.put(order)
+
+    def do_now(self, order: Order) -> bool:
+        """Do a lone command on its caller's thread, if nobody else is at work; else do nothing.
+
+        It saves two changes of thread. While commands come together, none is done like this, so
+        that they are folded.
+        """
+        if self._last_batch > 1 or self._closed or not self._queue.empty():
+            return False
+        if not self._work_lock.acquire(blocking=False):
+            return False
+        try:
+            self._commands([order])
+        finally:
+            self._work_lock.release()
+        return True
 
     def close(self) -> None:
         """Finish what is queued, then close the connection. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
         if self._pid != os.getpid():
+            self._closed = True
             return
         done = threading.Event()
-        self._queue.put(_Stop(lambda _answer: done.set()))
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(_Stop(lambda _answer: done.set()))
         done.wait()
         self._thread.join(timeout=10)
 
     # ---- the thread
 
     def _run(self) -> None:
-        while True:
+        going = True
+        while going:
             batch = self._next_batch()
-            stop = next((item for item in batch if isinstance(item, _Stop)), None)
-            self._work([item for item in batch if not isinstance(item, _Stop)])
-            if self._after_batch is not None:
-                self._after_batch()
-            if stop is not None:
-                self._shut()
-                stop.reply(None)
-                return
+            try:
+                with self._work_lock:
+                    self._last_batch = len(batch)
+                    going = self._batch(batch)
+            except BaseException as error:
+                log.critical("the writer broke and stops", exc_info=error)
+                self._give_up(batch)
+                going = False
+
+    def _batch(self, batch: list[Order | Job | _Stop]) -> bool:
+        stop = next((item for item in batch if isinstance(item, _Stop)), None)
+        self._work([item for item in batch if not isinstance(item, _Stop)])
+        if self._after_batch is not None:
+            self._after_batch()
+        if stop is None:
+            return True
+        self._shut()
+        if self._turnstile is not None:
+            self._turnstile.close()
+        stop.reply(None)
+        return False
+
+    def _give_up(self, batch: list[Order | Job | _Stop]) -> None:
+        """Let nobody wait for an answer that will not come; who was answered hears nothing more."""
+        with self._gate:
+            self._closed = True
+            with contextlib.suppress(Empty):
+                while True:
+                    batch.append(self._queue.get_nowait())
+        for item in batch:
+            with contextlib.suppress(Exception):
+                item.reply(StoreUnavailable("the writer broke; the outcome is not known"))
+        if self._after_batch is not None:
+            self._after_batch()
 
     def _next_batch(self) -> list[Order | Job | _Stop]:
         batch = [self._queue.get()]
@@ -146,11 +204,12 @@ class Writer:
             self._commands(orders)
 
     def _commands(self, orders: list[Order]) -> None:
+        watching = self._on_claim is not None
         try:
-            watching = self._on_claim is not None
             answers, claims = self._transaction(lambda space: _fold(space, orders, watching))
         except GuthabenError as error:
-            _answer_all(orders, error)
+            for order in orders:
+                order.reply(error)
             return
         except Exception as error:  # noqa: BLE001 - one bad command must not fail its neighbours
             self._one_by_one(orders, error)
@@ -173,10 +232,10 @@ class Writer:
         culprit.reply(InternalRefused(f"{name} broke inside ({type(error).__name__})"))
 
     def _job(self, job: Job) -> None:
+        self._cache.clear()
         try:
-            self._cache.clear()
             answer = self._transaction(job.work)
-        except Exception as error:  # noqa: BLE001 - it belongs to the job's caller
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             job.reply(error)
             return
         finally:
@@ -197,6 +256,8 @@ class Writer:
     def _transaction(self, work: Callable[[Workspace], Any]) -> Any:
         with self._my_turn():
             cursor = self._begin()
+            # Until the states are handed over, an interrupt must not leave old ones behind.
+            self._cache_in_doubt = True
             space = Workspace(cursor, self.clock_ms(), self._cache)
             try:
                 answer = work(space)
@@ -206,6 +267,7 @@ class Writer:
                 raise
             self._commit(cursor)
             space.committed()
+            self._cache_in_doubt = False
             return answer
 
     def _my_turn(self) -> contextlib.AbstractContextManager[None]:
@@ -225,6 +287,8 @@ class Writer:
         except sqlite3.Error as error:
             self._shut()
             raise StoreUnavailable(str(error)) from error
+        if self._cache_in_doubt:
+            self._cache.clear()
         if version != self._data_version:
             if self._data_version != -1:
                 self._crowded_until = time.monotonic() + _CROWD_S
@@ -296,8 +360,3 @@ def _fold(
 
 def _alarm(space: Workspace, command: str, error: str) -> None:
     settings.raise_alarm(space.cursor, "internal_refused", f"{command}: {error}", space.now_s)
-
-
-def _answer_all(orders: list[Order], answer: object) -> None:
-    for order in orders:
-        order.reply(answer)

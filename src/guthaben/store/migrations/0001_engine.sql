@@ -187,6 +187,7 @@ CREATE TABLE credit_event (
     grant_no INTEGER NOT NULL,
     bonus_grant_no INTEGER NOT NULL,
     captured_minor INTEGER NOT NULL,
+    net_minor INTEGER NOT NULL,
     clawed_back_nano_usd INTEGER NOT NULL CHECK (clawed_back_nano_usd >= 0),
     bonus_clawed_back_nano_usd INTEGER NOT NULL CHECK (bonus_clawed_back_nano_usd >= 0),
     parent_event_no INTEGER NOT NULL,

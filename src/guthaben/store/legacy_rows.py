@@ -1,0 +1,212 @@
+"""Rows as the four modules speak of them: ledger entries, usage, blocked calls, the host's licences.
+
+Law: an entry that gives credit goes through the payment registry, one that takes credit through a
+command; nothing here writes a balance. `licenses` belongs to the host and is only read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+from typing import Any, NamedTuple
+
+from guthaben.domain.commands import Fulfil, OpenEvent, TakeCredit
+from guthaben.domain.topup import PENDING, SUCCEEDED, CreditEvent
+from guthaben.errors import InvalidAmount, Refused
+from guthaben.store import topups
+from guthaben.store.workspace import EventNote, Workspace
+
+USAGE_ROW = 1 << 32
+"""A usage row that was never in the old table is numbered practice x this + call."""
+BLOCKED_ROW = 1 << 31
+
+
+class LedgerRow(NamedTuple):
+    """One entry as the old view shows it, amounts still integers."""
+
+    row_id: int
+    event_no: int
+    event_type: str
+    status: str
+    shown_nano_usd: int
+    price_rappen: int | None
+    session_id: str
+    payment_id: str
+    license: str
+    event_at_s: int
+    reason: str
+    meta_json: str
+
+
+class BlockedCall(NamedTuple):
+    """A call that the gate refused; it is never counted as used."""
+
+    license: str
+    period_start_s: int
+    period_end_s: int
+    at_s: int
+    status: str
+    operation_type: str | None = None
+    model: str | None = None
+    device_id: str | None = None
+    reference: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    audio_us: int = 0
+    cost_nano_usd: int = 0
+    legacy_id: int | None = None
+
+
+class LicenseRow(NamedTuple):
+    """What the host's table says of one licence."""
+
+    subscription_id: str
+    practice_id: str | None
+    lookup_key: str | None
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def record_entry(
+    space: Workspace, practice_id: str, event: CreditEvent, note: EventNote
+) -> CreditEvent:
+    """Keep one entry with all it means: a succeeded one gives or takes its credit.
+
+    Raises `sqlite3.IntegrityError`, as a unique index would, when its payment was credited before.
+    """
+    if event.status != SUCCEEDED:
+        return _stored(space.apply(practice_id, OpenEvent(event), note).event)
+    if event.amount_nano_usd < 0:
+        taken = event._replace(parent_event_no=_purchase_of(space, practice_id, event))
+        outcome = space.apply(practice_id, TakeCredit(taken), note)
+        if not outcome.ok:
+            raise _refused(outcome.reason)
+        return _stored(outcome.event)
+    opened = space.apply(practice_id, OpenEvent(event._replace(status=PENDING)), note).event
+    outcome = space.apply(practice_id, Fulfil(_stored(opened).event_no))
+    if not outcome.ok:
+        raise _refused(outcome.reason)
+    if not outcome.applied:
+        raise sqlite3.IntegrityError(
+            "UNIQUE constraint failed: a succeeded entry of this payment or session exists"
+        )
+    return _stored(outcome.event)
+
+
+def _stored(event: CreditEvent | None) -> CreditEvent:
+    if event is None:
+        raise sqlite3.InternalError("an entry was not stored")
+    return event
+
+
+def _refused(reason: str) -> Refused:
+    return InvalidAmount(reason=reason) if reason == "invalid_amount" else Refused(reason=reason)
+
+
+def _purchase_of(space: Workspace, practice_id: str, refund: CreditEvent) -> int:
+    """Find the purchase a refund speaks of, so that nobody takes the refund for a purchase."""
+    space.flush()
+    for kind, ref in ((topups.PAYMENT, refund.payment_id), (topups.SESSION, refund.session_id)):
+        owner = topups.find_payment(space.cursor, "stripe", kind, ref) if ref else None
+        if owner is not None and owner.practice_no == space.practice_no(practice_id):
+            return owner.event_no
+    return 0
+
+
+def row_id_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> int:
+    """Tell an entry's number in the old view."""
+    row = cursor.execute(
+        "SELECT row_id FROM credit_event WHERE practice_no = ? AND event_no = ?",
+        (practice_no, event_no),
+    ).fetchone()
+    return int(row[0])
+
+
+def ledger_page(
+    cursor: sqlite3.Cursor, practice_id: str, limit: int, before_id: int | None = None
+) -> list[LedgerRow]:
+    """Read entries of one practice, newest first; the page ends after `limit`."""
+    rows = cursor.execute(
+        "SELECT e.row_id, e.event_no, e.event_type, e.status, CASE WHEN e.reason <> ''"
+        " AND e.status IN ('failed', 'canceled', 'quarantined') THEN 0 ELSE e.amount_nano_usd END,"
+        " e.price_minor, e.session_id, e.payment_id, e.license, e.event_at_s, e.reason,"
+        " COALESCE(n.meta_json, '{}') FROM credit_event e"
+        " LEFT JOIN credit_note n ON n.practice_no = e.practice_no AND n.event_no = e.event_no"
+        " WHERE e.practice_no = (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        " AND e.event_no < COALESCE((SELECT event_no FROM credit_event b WHERE b.row_id = ?"
+        " AND b.practice_no = e.practice_no), ?) ORDER BY e.event_no DESC LIMIT ?",
+        (practice_id, before_id, 1 << 62, limit),
+    )
+    return [LedgerRow(*row) for row in rows.fetchall()]
+
+
+# ---------------------------------------------------------------- usage
+
+
+def usage_row_id(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> int:
+    """Tell a call's number in the old view of usage."""
+    return practice_no * USAGE_ROW + call_no
+
+
+def set_legacy_ids(cursor: sqlite3.Cursor, rows: list[tuple[int, int, int]]) -> None:
+    """Keep the old numbers of calls that were taken over, given as (old id, practice, call)."""
+    cursor.executemany(
+        "UPDATE credit_call SET legacy_id = ? WHERE practice_no = ? AND call_no = ?", rows
+    )
+
+
+def insert_blocked(cursor: sqlite3.Cursor, practice_no: int, call: BlockedCall) -> int:
+    """Keep a refused call beside the usage; tell its number in the old view."""
+    columns = ", ".join(BlockedCall._fields)
+    cursor.execute(
+        f"INSERT INTO credit_blocked_call (practice_no, blocked_no, {columns}) VALUES (?,"
+        " (SELECT COALESCE(MAX(blocked_no), 0) + 1 FROM credit_blocked_call"
+        f" WHERE practice_no = ?), {', '.join('?' * len(call))})",
+        (practice_no, practice_no, *call),
+    )
+    (blocked_no,) = cursor.execute(
+        "SELECT MAX(blocked_no) FROM credit_blocked_call WHERE practice_no = ?", (practice_no,)
+    ).fetchone()
+    return call.legacy_id or practice_no * USAGE_ROW + BLOCKED_ROW + int(blocked_no)
+
+
+# ---------------------------------------------------------------- the host's licences
+
+
+def license_columns(cursor: sqlite3.Cursor) -> set[str]:
+    """Tell the columns of the host's table, none where there is no such table."""
+    return {row[1] for row in cursor.execute("PRAGMA table_info(licenses)")}
+
+
+def all_licenses(cursor: sqlite3.Cursor) -> dict[str, LicenseRow]:
+    """Read every licence by its subscription."""
+    wanted = {"subscription_id", "practice_id", "lookup_key"}
+    if not wanted <= license_columns(cursor):
+        return {}
+    rows = cursor.execute("SELECT subscription_id, practice_id, lookup_key FROM licenses")
+    return {row[0]: LicenseRow(*map(_text, row)) for row in rows if row[0]}
+
+
+def _text(value: Any) -> Any:
+    return value if isinstance(value, str) else None
+
+
+def license_by_key(cursor: sqlite3.Cursor, license_key: str) -> LicenseRow | None:
+    """Find whose licence key this is; one that several practices share belongs to nobody."""
+    wanted = {"subscription_id", "practice_id", "lookup_key", "license_key"}
+    if not license_key or not wanted <= license_columns(cursor):
+        return None
+    rows = cursor.execute(
+        "SELECT subscription_id, practice_id, lookup_key, license_key FROM licenses"
+        " WHERE license_key = ? LIMIT 100",
+        (license_key,),
+    ).fetchall()
+    found = [
+        LicenseRow(*map(_text, row[:3]))
+        for row in rows
+        if isinstance(row[3], str) and hmac.compare_digest(row[3].encode(), license_key.encode())
+    ]
+    owners = {row.practice_id or row.subscription_id for row in found}
+    return found[0] if len(owners) == 1 else None

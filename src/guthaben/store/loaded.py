@@ -1,0 +1,119 @@
+"""What a transaction has read: practices, grants, calls and credit events as they are in it now.
+
+Law: a state is read at most once; from then on the transaction's own changes are what it sees.
+Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from guthaben.domain.calls import Call
+from guthaben.domain.commands import KeyRecord
+from guthaben.domain.grants import Grant
+from guthaben.domain.practice import Practice, allowance_grant
+from guthaben.domain.topup import CreditEvent
+from guthaben.store import calls, practices, topups
+from guthaben.store.cache import Cache
+
+
+class Loaded:
+    """States by their names; the workspace puts in what commands changed."""
+
+    def __init__(self, cursor: sqlite3.Cursor, cache: Cache) -> None:
+        self.cursor = cursor
+        self.cache = cache
+        self.practices: dict[str, Practice] = {}
+        self.stored_grants: dict[str, dict[int, Grant]] = {}
+        self.calls: dict[tuple[str, int], Call] = {}
+        self.call_keys: dict[tuple[str, int, str], int] = {}
+        self.events: dict[tuple[str, int], CreditEvent] = {}
+        self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
+
+    def practice(self, practice_id: str) -> Practice:
+        """Give the practice as it is now in this transaction; one nobody stored has nothing."""
+        found = self.practices.get(practice_id)
+        if found is None:
+            found = self.cache.practices.get(practice_id)
+            if found is None:
+                found = practices.load_practice(self.cursor, practice_id)
+                if found is None:
+                    found = practices.stranger(practice_id)
+            self.practices[practice_id] = found
+            self.stored_grants[practice_id] = dict(found.grants)
+        return found
+
+    def call(self, practice_id: str, call_no: int) -> Call | None:
+        """Give a call of the practice as it is now."""
+        known = self.calls.get((practice_id, call_no)) or self.cache.calls.get(
+            (practice_id, call_no)
+        )
+        if known is None:
+            practice_no = self.practice(practice_id).practice_no
+            known = calls.load_call(self.cursor, practice_no, call_no) if practice_no else None
+        return known
+
+    def call_by_key(self, practice: Practice, operation: int, key: str) -> Call | None:
+        """Give the call that an idempotency key made."""
+        call_no = self.call_keys.get((practice.practice_id, operation, key))
+        if call_no is not None:
+            return self.calls[practice.practice_id, call_no]
+        if practice.practice_no == 0:
+            return None
+        found = calls.load_call_by_key(self.cursor, practice.practice_no, operation, key)
+        if found is None:
+            return None
+        return self.calls.get((practice.practice_id, found.call_no), found)
+
+    def event(self, practice_id: str, event_no: int) -> CreditEvent | None:
+        """Give a credit event of the practice as it is now."""
+        known = self.events.get((practice_id, event_no))
+        if known is None:
+            practice_no = self.practice(practice_id).practice_no
+            known = topups.load_event(self.cursor, practice_no, event_no) if practice_no else None
+        return known
+
+    def take_in(self, practice_id: str, found: Iterable[Grant]) -> None:
+        """Add grants that were loaded later than their practice."""
+        practice = self.practices[practice_id]
+        fresh = {grant.grant_no: grant for grant in found if grant.grant_no not in practice.grants}
+        if fresh:
+            self.practices[practice_id] = practice._replace(grants={**practice.grants, **fresh})
+            self.stored_grants[practice_id].update(fresh)
+
+    def need_allowance(self, practice_id: str, licence: str, period_start_s: int) -> None:
+        """Have the allowance of a period at hand if there is one."""
+        practice = self.practice(practice_id)
+        if practice.practice_no == 0:
+            return
+        missing = (practice_id, licence, period_start_s)
+        if missing in self.cache.no_allowance:
+            return
+        if allowance_grant(practice.grants, licence, period_start_s) is not None:
+            return
+        grant = practices.load_allowance(self.cursor, practice.practice_no, licence, period_start_s)
+        if grant is None:
+            self.cache.no_allowance.add(missing)
+        else:
+            self.take_in(practice_id, [grant])
+
+    def need_grants(self, practice_id: str, numbers: Iterable[int]) -> None:
+        """Have these grants at hand, exhausted or not."""
+        practice = self.practice(practice_id)
+        absent = [no for no in numbers if no and no not in practice.grants]
+        if absent:
+            found = practices.load_grants(self.cursor, practice.practice_no, absent)
+            self.take_in(practice_id, found)
+
+    def money_key(self, practice: Practice, operation: str, key: str) -> KeyRecord | None:
+        """Give what is remembered of a money command's key."""
+        known = self.money_keys.get((practice.practice_id, operation, key))
+        if known is None and practice.practice_no:
+            row = self.cursor.execute(
+                "SELECT body_hash, grant_no, event_no FROM credit_key"
+                " WHERE practice_no = ? AND operation = ? AND key = ?",
+                (practice.practice_no, operation, key),
+            ).fetchone()
+            known = KeyRecord(*row) if row else None
+        return known

@@ -1,0 +1,133 @@
+"""What a transaction has still to write, and the writing of it, in bulk.
+
+Law: everything that a command changed is written, once, in an order that the constraints accept;
+the transaction itself is somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from guthaben.domain.commands import KeyRecord
+from guthaben.domain.grants import ALLOWANCE
+from guthaben.domain.journal import Transfer
+from guthaben.domain.topup import CreditEvent
+from guthaben.store import calls, journal, practices, topups
+from guthaben.store.loaded import Loaded
+
+Place = tuple[str, int]
+"""A practice's id and the number of one of its calls or credit events."""
+
+
+class EventNote(NamedTuple):
+    """What goes with a new credit event but must be erasable, and the old row's number if any."""
+
+    customer_email: str | None = None
+    author: str | None = None
+    note: str | None = None
+    meta_json: str | None = None
+    row_id: int | None = None
+
+
+class Pending:
+    """Names of changed states; the states themselves are in `Loaded`."""
+
+    def __init__(self, loaded: Loaded, now_s: int) -> None:
+        self._loaded = loaded
+        self._cursor = loaded.cursor
+        self._now_s = now_s
+        self.practices: set[str] = set()
+        self.new_calls: set[Place] = set()
+        self.changed_calls: set[Place] = set()
+        self.transfers: list[tuple[str, Transfer]] = []
+        self.new_events: dict[Place, EventNote | None] = {}
+        self.changed_events: set[Place] = set()
+        self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
+        self.fulfilled: list[tuple[str, CreditEvent]] = []
+
+    def write(self) -> None:
+        """Write all that changed; afterwards nothing is pending."""
+        self.write_practices()
+        self._write_calls()
+        if self.transfers:
+            rows = [(self._number(name), transfer) for name, transfer in self.transfers]
+            journal.insert_transfers(self._cursor, rows)
+            self.transfers.clear()
+        if self.new_events or self.changed_events:
+            self._write_events()
+        if self.fulfilled:
+            self.write_fulfilled()
+        if self.money_keys:
+            self._write_keys()
+
+    def _number(self, practice_id: str) -> int:
+        return self._loaded.practices[practice_id].practice_no
+
+    def write_practices(self) -> None:
+        """Write practices and their grants; a new practice gets its number."""
+        if not self.practices:
+            return
+        known, grants = [], []
+        for practice_id in self.practices:
+            practice = self._loaded.practices[practice_id]
+            if practice.practice_no == 0:
+                number = practices.insert_practice(self._cursor, practice)
+                practice = practice._replace(practice_no=number)
+                self._loaded.practices[practice_id] = practice
+            else:
+                known.append(practice)
+            stored = self._loaded.stored_grants[practice_id]
+            for grant_no, grant in practice.grants.items():
+                if stored.get(grant_no) is not grant:
+                    grants.append((practice.practice_no, grant))
+                    stored[grant_no] = grant
+                    if grant.kind == ALLOWANCE:
+                        place = (practice_id, grant.license, grant.period_start_s)
+                        self._loaded.cache.no_allowance.discard(place)
+        if known:
+            practices.update_practices(self._cursor, known)
+        if grants:
+            practices.upsert_grants(self._cursor, grants)
+        self.practices.clear()
+
+    def _write_calls(self) -> None:
+        states = self._loaded.calls
+        if self.new_calls:
+            rows = [(self._number(place[0]), states[place]) for place in sorted(self.new_calls)]
+            calls.insert_calls(self._cursor, rows)
+            self.new_calls.clear()
+        if self.changed_calls:
+            rows = [(self._number(place[0]), states[place]) for place in self.changed_calls]
+            calls.update_calls(self._cursor, rows)
+            self.changed_calls.clear()
+
+    def _write_events(self) -> None:
+        states = self._loaded.events
+        for place, note in self.new_events.items():
+            event, number = states[place], self._number(place[0])
+            topups.insert_event(self._cursor, number, event, note.row_id if note else None)
+            if note is not None and any(note[:4]):
+                texts = dict(zip(EventNote._fields[:4], note[:4], strict=True))
+                topups.put_note(self._cursor, number, event.event_no, **texts)
+        for place in self.changed_events:
+            topups.update_event(self._cursor, self._number(place[0]), states[place])
+        self.new_events.clear()
+        self.changed_events.clear()
+
+    def write_fulfilled(self) -> None:
+        """Register the payments of fulfilled purchases, so that a second telling finds them."""
+        self.write_practices()
+        for practice_id, event in self.fulfilled:
+            topups.register_payments(self._cursor, self._number(practice_id), event, self._now_s)
+        self.fulfilled.clear()
+
+    def _write_keys(self) -> None:
+        self._cursor.executemany(
+            "INSERT INTO credit_key (practice_no, operation, key, body_hash, grant_no, event_no,"
+            " at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (self._number(practice_id), operation, key, *record, self._now_s)
+                for (practice_id, operation, key), record in self.money_keys.items()
+            ],
+        )
+        self.money_keys.clear()
