@@ -67,6 +67,8 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
         practice_id = notice.practice_id
         event_no = open_purchase(space, notice).event_no
     else:
+        if record.event.status == QUARANTINED:  # only an operator lets it out
+            return _held_back(record)
         why = _contradiction(record, notice)
         if why:
             return quarantine(space, notice, why, record)
@@ -97,7 +99,10 @@ def fail_purchase(
     Without a record of ours a row is kept that shows the price and no credit.
     """
     space.flush()
-    record = own_record(space, notice)
+    owner = registered(space, notice)
+    if owner is not None:  # a late word of failure about a payment that succeeded
+        return _duplicate(space, notice, owner)
+    record = own_record(space, notice) or _named(space, notice)
     if record is not None:
         close = CloseEvent(
             record.event.event_no, status, "", notice.payment_id, notice.session_id, reason
@@ -182,6 +187,18 @@ def _topup_taken(space: Workspace, notice: PaymentNotice) -> bool:
     return bool(notice.topup_id) and (
         topups.locate_event(space.cursor, "topup_id", notice.topup_id) is not None
     )
+
+
+def _held_back(record: Located) -> PurchaseResult:
+    reason = record.event.reason
+    return PurchaseResult(False, False, True, reason, record.practice_id, record.event)
+
+
+def _named(space: Workspace, notice: PaymentNotice) -> Located | None:
+    """Find the row that notes this very payment or page, whatever it holds."""
+    names = (("session_id", notice.session_id), ("payment_id", notice.payment_id))
+    found = (topups.locate_event(space.cursor, name, ref) for name, ref in names if ref)
+    return next((located for located in found if located is not None), None)
 
 
 def _is_ours(event: CreditEvent) -> bool:

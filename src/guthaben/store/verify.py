@@ -160,7 +160,8 @@ def _lost_calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
     """Every transfer of a call has its call."""
     rows = cursor.execute(
         "SELECT DISTINCT t.call_no FROM credit_transfer t"
-        " WHERE t.practice_no = ? AND t.call_no <> 0 AND NOT EXISTS (SELECT 1 FROM credit_call c WHERE c.practice_no = t.practice_no"
+        " WHERE t.practice_no = ? AND t.call_no <> 0 AND NOT EXISTS ("
+        " SELECT 1 FROM credit_call c WHERE c.practice_no = t.practice_no"
         " AND c.call_no = t.call_no) LIMIT 20",
         (practice_no,),
     ).fetchall()
