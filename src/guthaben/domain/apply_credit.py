@@ -191,7 +191,7 @@ def _align_allowance(draft: Draft, command: SetLicense) -> None:
 
 def _provisional(draft: Draft, command: SetLicense) -> Grant | None:
     """Find the allowance that was granted for this period before its real bounds were known."""
-    for grant in draft.grants.values():
+    for _grant_no, grant in sorted(draft.grants.items()):
         if (
             grant.kind == ALLOWANCE
             and grant.provisional

@@ -117,11 +117,13 @@ class Writer:
         It saves two changes of thread. While commands come together, none is done like this, so
         that they are folded.
         """
-        if self._last_batch > 1 or self._closed or not self._queue.empty():
+        if self._last_batch > 1 or not self._queue.empty() or self._pid != os.getpid():
             return False
         if not self._work_lock.acquire(blocking=False):
             return False
         try:
+            if self._closed:
+                return False
             self._commands([order])
         finally:
             self._work_lock.release()
