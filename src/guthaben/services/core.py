@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hmac
 import logging
-import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
 from typing import TypeVar
@@ -28,6 +27,7 @@ from guthaben.services.answers import (
     topup_view,
 )
 from guthaben.store import calls, journal, queries, verify
+from guthaben.store.connection import Cursor
 from guthaben.store.store import Store
 from guthaben.store.verify import Verification
 from guthaben.store.workspace import Workspace
@@ -98,7 +98,7 @@ class Core:
 
     # ---- questions
 
-    def ask(self, question: Callable[[sqlite3.Cursor], T]) -> T:
+    def ask(self, question: Callable[[Cursor], T]) -> T:
         """Ask the store something that changes nothing."""
         return self.store.read(question)
 
@@ -124,7 +124,7 @@ class Core:
         requests.practice_id_of(practice_id)
         size = _page_size(limit)
 
-        def question(cur: sqlite3.Cursor) -> Statement:
+        def question(cur: Cursor) -> Statement:
             practice, _period = queries.practice_with(cur, practice_id, None, self.now_ms() // 1000)
             found = journal.newest_transfers(cur, practice.practice_no, before_seq or _LAST, size)
             following = found[-1].seq if len(found) == size and found[-1].seq > 1 else None
@@ -158,7 +158,7 @@ class Core:
         """Read one call by its id."""
         call_no = self.call_no(practice_id, call_id)
 
-        def question(cur: sqlite3.Cursor) -> Call | None:
+        def question(cur: Cursor) -> Call | None:
             practice, _period = queries.practice_with(cur, practice_id, None, self.now_ms() // 1000)
             return calls.load_call(cur, practice.practice_no, call_no)
 

@@ -17,6 +17,8 @@ from urllib.parse import unquote
 from guthaben.errors import ConfigError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
+Cursor = sqlite3.Cursor
+"""What questions are asked through; its rows are plain tuples."""
 _SAVEPOINT = "guthaben"
 
 
