@@ -2,13 +2,15 @@
 
 Law: whoever waits at `next` goes before whoever comes later. Take next, take main, drop next.
 It is used only while other processes write to the same file, because it costs throughput; it
-guards fairness, never correctness, so a process that doesn't use it does no harm.
+guards fairness, never correctness: whoever can't pass in time goes on without it, so a process that
+was stopped at the gate can't stop the others.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 try:
@@ -18,12 +20,16 @@ try:
 except ImportError:  # pragma: no cover - no POSIX locks on this system
     _HAS_LOCKS = False
 
+PATIENCE_S = 5.0
+_SHORTEST_S, _LONGEST_S = 0.0001, 0.002
+
 
 class Turnstile:
     """Two lock files beside the database; released by the system when a process dies."""
 
-    def __init__(self, database_path: str) -> None:
+    def __init__(self, database_path: str, patience_s: float = PATIENCE_S) -> None:
         self._paths = (f"{database_path}.next", f"{database_path}.main")
+        self._patience_s = patience_s
         self._files: tuple[int, int] | None = None
 
     @contextlib.contextmanager
@@ -33,15 +39,19 @@ class Turnstile:
             yield
             return
         waiting, main = self._open()
-        fcntl.flock(waiting, fcntl.LOCK_EX)
+        until_s = time.monotonic() + self._patience_s
+        if not _lock(waiting, until_s):
+            yield
+            return
         try:
-            fcntl.flock(main, fcntl.LOCK_EX)
+            mine = _lock(main, until_s)
         finally:
             fcntl.flock(waiting, fcntl.LOCK_UN)
         try:
             yield
         finally:
-            fcntl.flock(main, fcntl.LOCK_UN)
+            if mine:
+                fcntl.flock(main, fcntl.LOCK_UN)
 
     def _open(self) -> tuple[int, int]:
         if self._files is None:
@@ -55,3 +65,18 @@ class Turnstile:
         for descriptor in self._files or ():
             os.close(descriptor)
         self._files = None
+
+
+def _lock(descriptor: int, until_s: float) -> bool:
+    """Take a lock before an instant, asking ever less often; a blocking wait could not give up."""
+    pause_s = _SHORTEST_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_S)
+        else:
+            return True
