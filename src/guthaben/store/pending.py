@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guthaben.domain.commands import KeyRecord
-from guthaben.domain.grants import ALLOWANCE
+from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import Transfer
+from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import calls, journal, practices, topups
 from guthaben.store.loaded import Loaded
@@ -67,7 +68,9 @@ class Pending:
         """Write practices and their grants; a new practice gets its number."""
         if not self.practices:
             return
-        known, grants = [], []
+        known: list[Practice] = []
+        grants: list[tuple[int, Grant]] = []
+        used: list[tuple[int, Grant]] = []
         for practice_id in self.practices:
             practice = self._loaded.practices[practice_id]
             if practice.practice_no == 0:
@@ -78,8 +81,10 @@ class Pending:
                 known.append(practice)
             stored = self._loaded.stored_grants[practice_id]
             for grant_no, grant in practice.grants.items():
-                if stored.get(grant_no) is not grant:
-                    grants.append((practice.practice_no, grant))
+                before = stored.get(grant_no)
+                if before is not grant:
+                    lean = practices.differs_in_amounts_only(before, grant)
+                    (used if lean else grants).append((practice.practice_no, grant))
                     stored[grant_no] = grant
                     if grant.kind == ALLOWANCE:
                         place = (practice_id, grant.license, grant.period_start_s)
@@ -88,6 +93,8 @@ class Pending:
             practices.update_practices(self._cursor, known)
         if grants:
             practices.upsert_grants(self._cursor, grants)
+        if used:
+            practices.update_grants(self._cursor, used)
         self.practices.clear()
 
     def _write_calls(self) -> None:

@@ -19,10 +19,7 @@ _PRACTICE = ", ".join(_PRACTICE_COLUMNS)
 _GRANT = ", ".join(Grant._fields)
 
 _SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ?"
-_SELECT_OPEN_GRANTS = (
-    f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ?"
-    " AND kind <> 1 AND free_nano_usd + held_nano_usd > 0"
-)
+_SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND is_open = 1"
 _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"
     " WHERE practice_no = ? AND kind = 1 AND license = ? AND period_start_s = ?"
@@ -42,10 +39,14 @@ _UPDATE_PRACTICE = (
     + " WHERE practice_no = ?"
 )
 _UPSERT_GRANT = (
-    f"INSERT INTO credit_grant (practice_no, {_GRANT})"
-    f" VALUES ({', '.join('?' * (len(Grant._fields) + 1))})"
-    " ON CONFLICT (practice_no, grant_no) DO UPDATE SET "
+    f"INSERT INTO credit_grant (practice_no, is_open, {_GRANT})"
+    f" VALUES ({', '.join('?' * (len(Grant._fields) + 2))})"
+    " ON CONFLICT (practice_no, grant_no) DO UPDATE SET is_open = excluded.is_open, "
     + ", ".join(f"{name} = excluded.{name}" for name in Grant._fields[2:])
+)
+_UPDATE_GRANT = (
+    "UPDATE credit_grant SET free_nano_usd = ?, held_nano_usd = ?, period_used_nano_usd = ?"
+    " WHERE practice_no = ? AND grant_no = ?"
 )
 
 
@@ -97,10 +98,40 @@ def update_practices(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> N
 
 
 def upsert_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
-    """Store grants, new or changed, given with their practice's number."""
-    cursor.executemany(_UPSERT_GRANT, [(practice_no, *grant) for practice_no, grant in rows])
+    """Store grants, new or changed in any way, given with their practice's number."""
+    cursor.executemany(
+        _UPSERT_GRANT,
+        [(practice_no, _is_open(grant), *grant) for practice_no, grant in rows],
+    )
+
+
+def update_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
+    """Store what using credit changed: amounts only, so that no index is touched."""
+    cursor.executemany(
+        _UPDATE_GRANT,
+        [
+            (g.free_nano_usd, g.held_nano_usd, g.period_used_nano_usd, practice_no, g.grant_no)
+            for practice_no, g in rows
+        ],
+    )
+
+
+def differs_in_amounts_only(before: Grant | None, after: Grant) -> bool:
+    """Tell whether `update_grants` is enough."""
+    return (
+        before is not None
+        and _is_open(before) == _is_open(after)
+        and before.granted_nano_usd == after.granted_nano_usd
+        and before.period_start_s == after.period_start_s
+        and before.period_end_s == after.period_end_s
+        and before.provisional == after.provisional
+    )
+
+
+def _is_open(grant: Grant) -> bool:
+    return grant.kind != ALLOWANCE and grant.free_nano_usd + grant.held_nano_usd > 0
 
 
 def is_spent(grant: Grant) -> bool:
     """Tell whether a grant no longer matters to commands that don't name it."""
-    return grant.kind != ALLOWANCE and grant.free_nano_usd + grant.held_nano_usd == 0
+    return grant.kind != ALLOWANCE and not _is_open(grant)
