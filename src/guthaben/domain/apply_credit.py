@@ -102,7 +102,7 @@ def adjust(
         return _replay(practice, known, command)
     amount = command.amount_nano_usd
     require_amount(amount, -MAX_COMMAND_NANO_USD)
-    if amount == 0 or command.kind not in (PROMOTIONAL, PAID):
+    if amount == 0 or (amount > 0 and command.kind not in (PROMOTIONAL, PAID)):
         raise Refusal("invalid_amount")
     if practice.status == CLOSED:
         raise Refusal("practice_closed")
