@@ -22,6 +22,7 @@ from guthaben.domain.commands import (
 from guthaben.domain.draft import Draft, Refusal
 from guthaben.domain.grants import NEVER_S, PAID, PROMOTIONAL, burn_down
 from guthaben.domain.journal import Account, Code
+from guthaben.domain.money import is_amount
 from guthaben.domain.practice import ACTIVE, Practice, balance_of, current_period
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
@@ -52,7 +53,8 @@ def fulfil(
         raise Refusal("event_not_found")
     if event.status == SUCCEEDED:
         return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
-    if not may_move(event.status, SUCCEEDED) or event.amount_nano_usd < 0:
+    credible = is_amount(event.amount_nano_usd, 0) and is_amount(event.bonus_nano_usd, 0)
+    if not credible or not may_move(event.status, SUCCEEDED):
         raise Refusal("cannot_fulfil")
     draft = Draft(practice, now_s)
     draft.event_no = event.event_no
@@ -127,6 +129,7 @@ def net_payment(
         clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
         bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,
         net_minor=net,
+        withdrawn_minor=command.withdrawn_rappen,
     )
     record = _refund_record(practice, event, done, command.event_type, now_s)
     after = draft.finish(next_event_no=practice.next_event_no + 1)

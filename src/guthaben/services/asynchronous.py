@@ -14,7 +14,7 @@ from typing import Self, Unpack
 from guthaben.domain.commands import Command, Outcome
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
-from guthaben.services import requests
+from guthaben.services import checks, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.handles import AsyncCallHandle
@@ -36,15 +36,23 @@ class AsyncGuthaben:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Open a database; see `Guthaben.open`. Blocks while it opens or migrates."""
-        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim))
+        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim, may_claim=may_claim))
 
     async def execute(
         self, practice_id: str, command: Command, note: EventNote | None = None
     ) -> Outcome:
         """Apply one command; raise the exception that names a refusal."""
-        outcome = await self.core.store.execute_soon(practice_id, command, note)
+        answer = self.core.store.execute_soon(practice_id, command, note)
+        try:
+            outcome = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                # Answered, and cancelled before it could hear: nobody else will end the hold.
+                self.core.release_abandoned(practice_id, command, answer.result())
+            raise
         return requests.checked(outcome, practice_id, command)
 
     # ---- calls
@@ -55,11 +63,11 @@ class AsyncGuthaben:
         amount_nano_usd: int,
         *,
         key: str,
-        **options: Unpack[requests.ReserveOptions],
+        **options: Unpack[checks.ReserveOptions],
     ) -> AsyncCallHandle:
         """Hold credit for one AI call; see `Guthaben.reserve`."""
         command = requests.reserve_command(amount_nano_usd, key, options)
-        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        outcome = await self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
 
@@ -69,11 +77,11 @@ class AsyncGuthaben:
         cost_nano_usd: int,
         *,
         key: str,
-        **options: Unpack[requests.UsageOptions],
+        **options: Unpack[checks.UsageOptions],
     ) -> CallView:
         """Meter a call that was made without a reservation; see `Guthaben.record_usage`."""
         command = requests.usage_command(cost_nano_usd, key, options)
-        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        outcome = await self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return self.core.view(practice_id, outcome.call, replayed=outcome.replayed)
 
@@ -95,7 +103,7 @@ class AsyncGuthaben:
         amount_nano_usd: int,
         *,
         key: str,
-        kind: requests.CreditKind = "promotional",
+        kind: checks.CreditKind = "promotional",
         expires_at_s: int | None = None,
         period: Period | None = None,
     ) -> GrantReceipt:
@@ -103,7 +111,7 @@ class AsyncGuthaben:
         command = requests.grant_command(
             amount_nano_usd, kind, key=key, expires_at_s=expires_at_s, period=period
         )
-        outcome = await self.execute(requests.practice_id_of(practice_id), command)
+        outcome = await self.execute(checks.practice_id_of(practice_id), command)
         return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
 
     async def adjust(
@@ -114,25 +122,28 @@ class AsyncGuthaben:
         key: str,
         reason: str,
         author: str = "",
-        kind: requests.CreditKind = "promotional",
+        kind: checks.CreditKind = "promotional",
     ) -> GrantReceipt:
         """Correct a balance by hand, up or down; see `Guthaben.adjust`."""
         command = requests.adjust_command(amount_nano_usd, kind, key=key)
-        note = EventNote(author=author or None, note=requests.reason_of(reason))
-        outcome = await self.execute(requests.practice_id_of(practice_id), command, note)
+        note = EventNote(
+            author=checks.checked_text("author", author, checks.MAX_TEXT) or None,
+            note=checks.reason_of(reason),
+        )
+        outcome = await self.execute(checks.practice_id_of(practice_id), command, note)
         return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
 
     async def set_license(
-        self, practice_id: str, license: str, **options: Unpack[requests.LicenseOptions]
+        self, practice_id: str, license: str, **options: Unpack[checks.LicenseOptions]
     ) -> None:
         """Tell the practice's licence. Naturally idempotent; an upgrade acts at once."""
         command = requests.license_command(license, options)
-        await self.execute(requests.practice_id_of(practice_id), command)
+        await self.execute(checks.practice_id_of(practice_id), command)
 
-    async def set_policy(self, practice_id: str, **options: Unpack[requests.PolicyOptions]) -> None:
+    async def set_policy(self, practice_id: str, **options: Unpack[checks.PolicyOptions]) -> None:
         """Freeze or close a practice, or change how overrun and debt are treated."""
         command = requests.policy_command(options)
-        await self.execute(requests.practice_id_of(practice_id), command)
+        await self.execute(checks.practice_id_of(practice_id), command)
 
     # ---- questions
 

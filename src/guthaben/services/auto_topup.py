@@ -18,16 +18,19 @@ from typing import Any, NamedTuple
 from guthaben.domain.auto_topup import Decision, decide
 from guthaben.domain.commands import ClaimTopup, CloseEvent, Outcome
 from guthaben.domain.money import format_chf, format_usd
+from guthaben.domain.practice import ACTIVE
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
+    CANCELED,
     FAILED,
     FAILED_AUTO_TOPUP,
     IN_FLIGHT,
     PENDING,
+    SUCCEEDED,
     UNKNOWN,
     CreditEvent,
 )
-from guthaben.errors import GuthabenError, PaymentError
+from guthaben.errors import GuthabenError, InvalidInput, PaymentError
 from guthaben.payments.gateway import (
     METADATA_TOPUP_ID,
     Charged,
@@ -44,6 +47,7 @@ from guthaben.payments.gateway import (
 from guthaben.services.purchases import PaymentNotice, credit_payment
 from guthaben.store import settings, topups
 from guthaben.store.adopted import Run
+from guthaben.store.connection import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 
@@ -76,7 +80,7 @@ def new_topup_id() -> str:
 def decision(space: Workspace, practice_id: str, is_low: bool) -> Decision:
     """Tell what claiming would decide now, changing nothing."""
     context = space.claim_context(practice_id)
-    active = space.practice(practice_id).status == 1
+    active = space.practice(practice_id).status == ACTIVE
     return decide(context._replace(practice_active=active), is_low, space.now_s)
 
 
@@ -182,7 +186,7 @@ def _failed(
     outcome = space.apply(practice_id, close)
     if not outcome.applied:  # its success was told meanwhile, and stands
         stored = outcome.event or event
-        return ChargeReport(stored.status not in IN_FLIGHT, False, False, "", stored)
+        return ChargeReport(stored.status == SUCCEEDED, False, False, "", stored)
     space.flush()
     practice_no = space.practice_no(practice_id)
     if pause:
@@ -211,28 +215,60 @@ def _not_sent(
 def resolve(run: Run, gateway: PaymentGateway, located: topups.Located, now_s: int) -> bool:
     """Find out what became of an attempt without an outcome; tell whether it has one now.
 
-    Raises the `PaymentError` tree when the provider can't be asked.
+    What the customer has switched off meanwhile is looked up, never sent. Raises the
+    `PaymentError` tree when the provider can't be asked.
     """
-    event, practice_id = located.event, located.practice_id
-    if not event.params or not event.idempotency_key:
-        return False  # a row that a host wrote by hand: there is nothing to ask for
+    practice_id = located.practice_id
+    event, wanted = run(lambda space: _still_wanted(space, practice_id, located.event))
+    if event is None:
+        return True
     if event.payment_id:
         return _read(run, practice_id, event, gateway.retrieve_payment(event.payment_id))
-    if now_s - event.recorded_at_s <= RETRY_SAME_KEY_S:
+    if wanted and now_s - event.recorded_at_s <= RETRY_SAME_KEY_S:
         report = charge_claimed(run, gateway, practice_id, event, is_retry=True)
         return report.event.status not in IN_FLIGHT
     customer_id = json.loads(event.params)["customer_id"]
     found = gateway.find_payment(event.topup_id, customer_id, event.recorded_at_s)
     if found is not None:
         return _read(run, practice_id, event, found)
-    run(lambda space: _failed(space, practice_id, event, None, "never_arrived", pause=False))
+    if wanted:
+        run(lambda space: _failed(space, practice_id, event, None, "never_arrived", pause=False))
+    else:
+        run(lambda space: _withdrawn(space, practice_id, event, "switched_off"))
     return True
 
 
+def _still_wanted(
+    space: Workspace, practice_id: str, claimed: CreditEvent
+) -> tuple[CreditEvent | None, bool]:
+    """Read the attempt again (none if it has an outcome), and whether it may still be sent."""
+    event = space.event(practice_id, claimed.event_no)
+    if event is None or event.status not in IN_FLIGHT:
+        return None, False
+    context = space.claim_context(practice_id)
+    active = space.practice(practice_id).status == ACTIVE
+    consented = context.consent is not None and (
+        (event.price_minor or 0) <= context.consent.amount_rappen
+    )
+    return event, context.enabled and active and consented
+
+
+def _withdrawn(space: Workspace, practice_id: str, event: CreditEvent, why: str) -> None:
+    """Close an attempt that was certainly never charged."""
+    space.apply(practice_id, CloseEvent(event.event_no, CANCELED, reason=why))
+
+
 def _read(run: Run, practice_id: str, event: CreditEvent, facts: PaymentFacts) -> bool:
-    """Store what the provider says of the payment."""
+    """Store what the provider says of the payment, compared with what we asked for."""
     if facts.status == "succeeded":
-        run(lambda space: _charged(space, practice_id, event, facts.payment_id))
+        if facts.amount_received_rappen is None or facts.currency is None:
+            raise InvalidInput("the payment does not tell its amount yet")
+        notice = PaymentNotice(
+            practice_id, AUTO_TOPUP_PURCHASE, event.amount_nano_usd,
+            facts.amount_received_rappen, event.license, facts.currency, facts.payment_id, "",
+            event.topup_id, facts.livemode,
+        )  # fmt: skip
+        run(lambda space: credit_payment(space, notice))
         return True
     if facts.status in {"processing", "requires_capture"}:
         return False
@@ -244,15 +280,17 @@ def _read(run: Run, practice_id: str, event: CreditEvent, facts: PaymentFacts) -
 class Charger:
     """Charges claimed attempts on a thread of its own, and resolves those without an outcome.
 
-    Give its `claimed` to `Guthaben.open(on_claim=...)`, `attach` the store, then `start` it.
+    Give its `claimed` and `allowed` to `Guthaben.open(on_claim=..., may_claim=...)`, `attach` the
+    store, then `start` it.
     """
 
     def __init__(
         self, gateway: PaymentGateway, *, allowed: Callable[[], bool] = lambda: True
     ) -> None:
+        self.allowed = allowed
         self._gateway = gateway
-        self._allowed = allowed
         self._queue: SimpleQueue[tuple[str, CreditEvent] | None] = SimpleQueue()
+        self._stopping = False
         self._store: Store | None = None
         self._thread: threading.Thread | None = None
 
@@ -261,24 +299,26 @@ class Charger:
         self._store = store
 
     def claimed(self, practice_id: str, outcome: Outcome) -> None:
-        """Take over a claimed attempt; called on the writer's thread, returns at once."""
+        """Take over a claimed attempt; called by the store, returns at once."""
         if outcome.event is not None:
             self._queue.put((practice_id, outcome.event))
 
     def start(self) -> None:
         """Begin charging."""
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="guthaben-charger", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Finish the charge under way; what is queued stays pending and is resolved later."""
         if self._thread is not None:
+            self._stopping = True
             self._queue.put(None)
             self._thread.join(timeout=15)
             self._thread = None
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None and not self._stopping:
             practice_id, event = item
             try:
                 self._charge(practice_id, event)
@@ -287,38 +327,55 @@ class Charger:
             except Exception:
                 log.exception("charging broke; the attempt will be resolved later")
 
-    def _charge(self, practice_id: str, event: CreditEvent) -> None:
+    def _charge(self, practice_id: str, claimed: CreditEvent) -> None:
         store = self._store
-        if store is None or not self._allowed():
+        if store is None or store.clock_ms() // 1000 - claimed.recorded_at_s > _SETTLED_FOR_S:
+            return  # too old to be sure that nobody else has sent it: the resolver's work
+        event, wanted = store.run(lambda space: _still_wanted(space, practice_id, claimed))
+        if event is None:
+            return
+        if not (wanted and self.allowed()):
+            store.run(lambda space: _withdrawn(space, practice_id, event, "not_allowed"))
             return
         report = charge_claimed(store.run, self._gateway, practice_id, event)
         log.info("automatic top-up: charged=%s reason=%s", report.charged, report.reason)
 
-    def resolve_waiting(self, limit: int = 20) -> int:
+    def resolve_waiting(self, most: int = 500) -> int:
         """Resolve attempts without an outcome, the oldest first; tell how many have one now."""
         store = self._store
-        if store is None or not self._allowed():
+        if store is None or not self.allowed():
             return 0
         now_s = store.clock_ms() // 1000
-        waiting = store.read(
-            lambda cur: topups.waiting_events(
-                cur, now_s - _SETTLED_FOR_S, limit, AUTO_TOPUP_PURCHASE
-            )
-        )
-        return sum(self._resolve_one(store, located, now_s) for located in waiting)
+        after, seen, done = (0, 0, 0), 0, 0
+        while page := store.read(_page(now_s - _SETTLED_FOR_S, after)):
+            for located in page:
+                done += self._resolve_one(store, located, now_s)
+            last = page[-1]
+            after = (last.event.recorded_at_s, last.practice_no, last.event.event_no)
+            seen += len(page)
+            if seen >= most:
+                break
+        return done
 
     def _resolve_one(self, store: Store, located: topups.Located, now_s: int) -> bool:
         if now_s - located.event.recorded_at_s > ALARM_AFTER_S:
-            store.run(lambda space: _overdue(space, located))
+            store.run(lambda space: _complain(space, located, "attempt_without_outcome"))
         try:
             return resolve(store.run, self._gateway, located, now_s)
         except PaymentError as error:
             log.warning("an attempt could not be resolved yet: %s", error.code)
-            return False
+        except Exception:
+            log.exception("an attempt can't be resolved; the others go on")
+            store.run(lambda space: _complain(space, located, "attempt_unresolvable"))
+        return False
 
 
-def _overdue(space: Workspace, located: topups.Located) -> None:
+def _page(
+    recorded_before_s: int, after: tuple[int, int, int]
+) -> Callable[[Cursor], list[topups.Located]]:
+    return lambda cur: topups.waiting_events(cur, AUTO_TOPUP_PURCHASE, recorded_before_s, after)
+
+
+def _complain(space: Workspace, located: topups.Located, code: str) -> None:
     subject = f"{located.practice_id}:{located.event.event_no}"
-    settings.raise_alarm(
-        space.cursor, "attempt_without_outcome", subject, space.now_s, located.practice_no
-    )
+    settings.raise_alarm(space.cursor, code, subject, space.now_s, located.practice_no)

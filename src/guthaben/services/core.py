@@ -17,7 +17,7 @@ from guthaben.domain.commands import Command, Outcome, Release, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
 from guthaben.errors import CallNotFound, InvalidInput
-from guthaben.services import requests
+from guthaben.services import checks
 from guthaben.services.answers import (
     CallView,
     Statement,
@@ -50,9 +50,14 @@ class Core:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = Store(
-            url, clock_ms=clock_ms, on_claim=on_claim, on_abandoned=self._release_abandoned
+            url,
+            clock_ms=clock_ms,
+            on_claim=on_claim,
+            may_claim=may_claim,
+            on_abandoned=self.release_abandoned,
         )
         self._secret = bytes.fromhex(self.store.read(lambda cur: queries.meta(cur, "secret")))
 
@@ -60,7 +65,7 @@ class Core:
         """Read the store's clock."""
         return self.store.clock_ms()
 
-    def _release_abandoned(self, practice_id: str, command: Command, answer: object) -> None:
+    def release_abandoned(self, practice_id: str, command: Command, answer: object) -> None:
         """Release a reservation whose awaiter was cancelled before it heard of it."""
         fresh = type(command) is Reserve and isinstance(answer, Outcome) and answer.applied
         call = answer.call if fresh and isinstance(answer, Outcome) else None
@@ -80,7 +85,7 @@ class Core:
         if not (number.isascii() and number.isdigit() and len(number) < 19):
             raise CallNotFound(call_id)
         call_no = int(number)
-        if not hmac.compare_digest(self._seal(practice_id, call_no).encode(), seal.encode()):
+        if not (seal.isascii() and hmac.compare_digest(self._seal(practice_id, call_no), seal)):
             raise CallNotFound(call_id)
         return call_no
 
@@ -104,7 +109,8 @@ class Core:
 
     def balance_now(self, practice_id: str, period: Period | None) -> Balance:
         """Expire what is due of the practice, then tell its balance."""
-        requests.practice_id_of(practice_id)
+        checks.practice_id_of(practice_id)
+        period = checks.period_of(period)
         now_ms = self.now_ms()
         balance, due_ms = self.ask(
             lambda cur: queries.balance(cur, practice_id, period, now_ms // 1000)
@@ -121,7 +127,8 @@ class Core:
 
     def statement_page(self, practice_id: str, limit: int, before_seq: int | None) -> Statement:
         """Read one page of changes, newest first."""
-        requests.practice_id_of(practice_id)
+        checks.practice_id_of(practice_id)
+        before_seq = checks.page_key(before_seq)
         size = _page_size(limit)
 
         def question(cur: Cursor) -> Statement:
@@ -136,6 +143,8 @@ class Core:
         self, practice_id: str, limit: int, before_call_no: int | None
     ) -> list[CallView]:
         """Read calls, newest first."""
+        checks.practice_id_of(practice_id)
+        before_call_no = checks.page_key(before_call_no)
         found = self.ask(
             lambda cur: queries.recent_calls(
                 cur, practice_id, before_call_no or _LAST, _page_size(limit)
@@ -147,6 +156,8 @@ class Core:
         self, practice_id: str, limit: int, before_event_no: int | None
     ) -> list[TopupView]:
         """Read purchases, attempts, refunds and adjustments, newest first."""
+        checks.practice_id_of(practice_id)
+        before_event_no = checks.page_key(before_event_no)
         found = self.ask(
             lambda cur: queries.recent_events(
                 cur, practice_id, before_event_no or _LAST, _page_size(limit)
@@ -156,6 +167,7 @@ class Core:
 
     def one_call(self, practice_id: str, call_id: str) -> CallView:
         """Read one call by its id."""
+        checks.practice_id_of(practice_id)
         call_no = self.call_no(practice_id, call_id)
 
         def question(cur: Cursor) -> Call | None:
@@ -169,6 +181,8 @@ class Core:
 
     def verification(self, practice_id: str | None) -> Verification:
         """Replay the journal and compare it with all that is stored."""
+        if practice_id is not None:
+            checks.practice_id_of(practice_id)
         return self.ask(lambda cur: verify.verify(cur, practice_id, self.now_ms() // 1000))
 
     def expire_due(self, limit: int = 1000) -> int:

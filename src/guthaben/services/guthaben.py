@@ -13,7 +13,7 @@ from typing import Self, Unpack
 from guthaben.domain.commands import Command, Outcome
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
-from guthaben.services import requests
+from guthaben.services import checks, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.handles import CallHandle
@@ -35,13 +35,14 @@ class Guthaben:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Open a database, creating or migrating it: `sqlite:///credit.db` or `sqlite://` (memory).
 
         Raises `ConfigError` for a URL it doesn't know, `StoreUnavailable` when the file can't be
         opened, `MigrationNeeded` when a later version wrote it.
         """
-        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim))
+        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim, may_claim=may_claim))
 
     def execute(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:
         """Apply one command; raise the exception that names a refusal."""
@@ -56,7 +57,7 @@ class Guthaben:
         amount_nano_usd: int,
         *,
         key: str,
-        **options: Unpack[requests.ReserveOptions],
+        **options: Unpack[checks.ReserveOptions],
     ) -> CallHandle:
         """Hold credit for one AI call, durably, before it is made.
 
@@ -66,7 +67,7 @@ class Guthaben:
         `InvalidInput`; `StoreUnavailable` when the store can't answer (then don't call).
         """
         command = requests.reserve_command(amount_nano_usd, key, options)
-        outcome = self.execute(requests.practice_id_of(practice_id), command)
+        outcome = self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return CallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
 
@@ -76,14 +77,14 @@ class Guthaben:
         cost_nano_usd: int,
         *,
         key: str,
-        **options: Unpack[requests.UsageOptions],
+        **options: Unpack[checks.UsageOptions],
     ) -> CallView:
         """Meter a call that was made without a reservation; what no credit covers becomes debt.
 
         Idempotent by key. Raises `IdempotencyConflict`, `PracticeClosed`, `InvalidAmount`.
         """
         command = requests.usage_command(cost_nano_usd, key, options)
-        outcome = self.execute(requests.practice_id_of(practice_id), command)
+        outcome = self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return self.core.view(practice_id, outcome.call, replayed=outcome.replayed)
 
@@ -105,7 +106,7 @@ class Guthaben:
         amount_nano_usd: int,
         *,
         key: str,
-        kind: requests.CreditKind = "promotional",
+        kind: checks.CreditKind = "promotional",
         expires_at_s: int | None = None,
         period: Period | None = None,
     ) -> GrantReceipt:
@@ -117,7 +118,7 @@ class Guthaben:
         command = requests.grant_command(
             amount_nano_usd, kind, key=key, expires_at_s=expires_at_s, period=period
         )
-        outcome = self.execute(requests.practice_id_of(practice_id), command)
+        outcome = self.execute(checks.practice_id_of(practice_id), command)
         return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
 
     def adjust(
@@ -128,28 +129,31 @@ class Guthaben:
         key: str,
         reason: str,
         author: str = "",
-        kind: requests.CreditKind = "promotional",
+        kind: checks.CreditKind = "promotional",
     ) -> GrantReceipt:
         """Correct a balance by hand, up or down; the reason is required and kept, erasable.
 
         Idempotent by key, for ever. What free credit does not cover becomes debt.
         """
         command = requests.adjust_command(amount_nano_usd, kind, key=key)
-        note = EventNote(author=author or None, note=requests.reason_of(reason))
-        outcome = self.execute(requests.practice_id_of(practice_id), command, note)
+        note = EventNote(
+            author=checks.checked_text("author", author, checks.MAX_TEXT) or None,
+            note=checks.reason_of(reason),
+        )
+        outcome = self.execute(checks.practice_id_of(practice_id), command, note)
         return GrantReceipt(practice_id, outcome.grant_no, outcome.replayed)
 
     def set_license(
-        self, practice_id: str, license: str, **options: Unpack[requests.LicenseOptions]
+        self, practice_id: str, license: str, **options: Unpack[checks.LicenseOptions]
     ) -> None:
         """Tell the practice's licence. Naturally idempotent; an upgrade acts at once."""
         command = requests.license_command(license, options)
-        self.execute(requests.practice_id_of(practice_id), command)
+        self.execute(checks.practice_id_of(practice_id), command)
 
-    def set_policy(self, practice_id: str, **options: Unpack[requests.PolicyOptions]) -> None:
+    def set_policy(self, practice_id: str, **options: Unpack[checks.PolicyOptions]) -> None:
         """Freeze or close a practice, or change how overrun and debt are treated."""
         command = requests.policy_command(options)
-        self.execute(requests.practice_id_of(practice_id), command)
+        self.execute(checks.practice_id_of(practice_id), command)
 
     # ---- questions
 

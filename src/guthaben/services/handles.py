@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from guthaben.domain.calls import BY_EXCEPTION, RESERVED, Call
 from guthaben.domain.commands import Extend, Outcome, Release
 from guthaben.errors import CallFinished
-from guthaben.services import requests
+from guthaben.services import checks, requests
 from guthaben.services.answers import CallView
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class CallHandle(_Handle):
         super().__init__(owner.core, practice_id, call, replayed=replayed)
         self._owner = owner
 
-    def settle(self, cost_nano_usd: int, **options: Unpack[requests.SettleOptions]) -> CallView:
+    def settle(self, cost_nano_usd: int, **options: Unpack[checks.SettleOptions]) -> CallView:
         """End the call with its real cost in nano-USD, and commit.
 
         Idempotent for the same cost and usage; another cost on a settled call is refused
@@ -104,7 +104,7 @@ class CallHandle(_Handle):
 
     def extend(self, ttl_s: float) -> CallView:
         """Give the call more time, counted from now, at most 24 h in all; never shortens it."""
-        command = Extend(self._call.call_no, requests.ttl_ms_of(ttl_s))
+        command = Extend(self._call.call_no, checks.ttl_ms_of(ttl_s))
         return self._heard(self._owner.execute(self.practice_id, command))
 
     def __enter__(self) -> Self:
@@ -140,9 +140,7 @@ class AsyncCallHandle(_Handle):
         super().__init__(owner.core, practice_id, call, replayed=replayed)
         self._owner = owner
 
-    async def settle(
-        self, cost_nano_usd: int, **options: Unpack[requests.SettleOptions]
-    ) -> CallView:
+    async def settle(self, cost_nano_usd: int, **options: Unpack[checks.SettleOptions]) -> CallView:
         """End the call with its real cost; see `CallHandle.settle`."""
         command = requests.settle_command(self._call.call_no, cost_nano_usd, options)
         return self._heard(await self._owner.execute(self.practice_id, command))
@@ -154,7 +152,7 @@ class AsyncCallHandle(_Handle):
 
     async def extend(self, ttl_s: float) -> CallView:
         """Give the call more time; see `CallHandle.extend`."""
-        command = Extend(self._call.call_no, requests.ttl_ms_of(ttl_s))
+        command = Extend(self._call.call_no, checks.ttl_ms_of(ttl_s))
         return self._heard(await self._owner.execute(self.practice_id, command))
 
     async def __aenter__(self) -> Self:
@@ -174,4 +172,7 @@ class AsyncCallHandle(_Handle):
             await self.release()
             return
         # Sent, not awaited: a cancelled task can't await any more, and must not leak its hold.
-        self._core.store.send(self.practice_id, Release(self._call.call_no, BY_EXCEPTION))
+        try:
+            self._core.store.send(self.practice_id, Release(self._call.call_no, BY_EXCEPTION))
+        except Exception:
+            log.exception("a call could not be ended after an exception; it will expire")

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guthaben.domain.commands import CloseEvent, Fulfil, OpenEvent
+from guthaben.domain.money import is_amount
 from guthaben.domain.period import month_of
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
     FAILED,
+    FAILED_AUTO_TOPUP,
     PENDING,
     QUARANTINED,
     SUCCEEDED,
@@ -23,6 +25,8 @@ from guthaben.domain.topup import (
 from guthaben.store import settings, topups
 from guthaben.store.topups import Located
 from guthaben.store.workspace import EventNote, Workspace
+
+AUTOMATIC = frozenset({AUTO_TOPUP_PURCHASE, FAILED_AUTO_TOPUP})
 
 
 class PaymentNotice(NamedTuple):
@@ -61,17 +65,12 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     if owner is not None:
         return _duplicate(space, notice, owner)
     record = own_record(space, notice)
-    if record is None and _topup_taken(space, notice):
-        return quarantine(space, notice, "second_payment_for_topup")
+    why = _why_not(space, notice, record)
+    if why:
+        return quarantine(space, notice, why, record)
     if record is None:
-        practice_id = notice.practice_id
-        event_no = open_purchase(space, notice).event_no
+        practice_id, event_no = notice.practice_id, open_purchase(space, notice).event_no
     else:
-        if record.event.status == QUARANTINED:  # only an operator lets it out
-            return _held_back(record)
-        why = _contradiction(record, notice)
-        if why:
-            return quarantine(space, notice, why, record)
         practice_id, event_no = record.practice_id, record.event.event_no
     outcome = space.apply(
         practice_id,
@@ -91,6 +90,17 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     )  # fmt: skip
 
 
+def _why_not(space: Workspace, notice: PaymentNotice, record: Located | None) -> str:
+    """Say what speaks against crediting; empty when nothing does."""
+    if record is not None:
+        if record.event.status == QUARANTINED:  # only an operator lets it out
+            return record.event.reason or "quarantined"
+        return _contradiction(record, notice)
+    if _topup_taken(space, notice):
+        return "second_payment_for_topup"
+    return "" if is_amount(notice.credit_nano_usd, 1) else "credit_not_credible"
+
+
 def fail_purchase(
     space: Workspace, notice: PaymentNotice, *, status: str = FAILED, reason: str = "not_paid"
 ) -> PurchaseResult:
@@ -103,43 +113,65 @@ def fail_purchase(
     if owner is not None:  # a late word of failure about a payment that succeeded
         return _duplicate(space, notice, owner)
     record = own_record(space, notice) or _named(space, notice)
-    if record is not None:
-        close = CloseEvent(
-            record.event.event_no, status, "", notice.payment_id, notice.session_id, reason
-        )
-        outcome = space.apply(record.practice_id, close)
-        return PurchaseResult(
-            False, not outcome.applied, False, reason, record.practice_id, outcome.event
-        )
-    event = open_purchase(space, notice._replace(credit_nano_usd=0), status=status, reason=reason)
-    return PurchaseResult(False, False, False, reason, notice.practice_id, event)
+    if record is None:
+        # Without its top-up id: that names the purchase, which may still succeed.
+        note = notice._replace(credit_nano_usd=0, topup_id="")
+        event = open_purchase(space, note, status=status, reason=reason)
+        return PurchaseResult(False, False, False, reason, notice.practice_id, event)
+    if record.event.status == QUARANTINED:
+        return _held_back(record)
+    close = CloseEvent(
+        record.event.event_no, status, "", notice.payment_id, notice.session_id, reason
+    )
+    outcome = space.apply(record.practice_id, close)
+    return PurchaseResult(
+        False, not outcome.applied, False, reason, record.practice_id, outcome.event
+    )
 
 
 def quarantine(
     space: Workspace, notice: PaymentNotice, reason: str, record: Located | None = None
 ) -> PurchaseResult:
-    """Credit nothing, keep everything, raise an alarm."""
-    record = record or own_record(space, notice)
-    practice_id = record.practice_id if record else notice.practice_id
-    event = record.event if record else None
-    if event is not None and event.status == QUARANTINED:
-        pass  # told again
-    elif event is not None and may_move(event.status, QUARANTINED):
+    """Credit nothing, keep everything, raise an alarm; an automatic top-up is paused.
+
+    Told again of the same payment, it changes nothing. Another payment gets a row of its own.
+    """
+    space.flush()
+    known = _quarantined(space, notice) or record or own_record(space, notice)
+    if known is not None and known.event.status == QUARANTINED and _same(known, notice):
+        return _held_back(known)
+    practice_id = known.practice_id if known else notice.practice_id
+    if known is not None and may_move(known.event.status, QUARANTINED):
         close = CloseEvent(
-            event.event_no, QUARANTINED, "", notice.payment_id, notice.session_id, reason
+            known.event.event_no, QUARANTINED, "", notice.payment_id, notice.session_id, reason
         )
         event = space.apply(practice_id, close).event
     else:
-        kept = notice._replace(practice_id=practice_id)
-        if _topup_taken(space, notice):
-            kept = kept._replace(topup_id="")
-        event = open_purchase(space, kept, status=QUARANTINED, reason=reason)
+        event = open_purchase(
+            space, _kept(space, notice, practice_id), status=QUARANTINED, reason=reason
+        )
     space.flush()
-    subject = f"{reason}:{event.event_no if event else 0}"
-    settings.raise_alarm(
-        space.cursor, "payment_quarantined", subject, space.now_s, space.practice_no(practice_id)
-    )
+    _alarm(space, practice_id, event, reason)
     return PurchaseResult(False, False, True, reason, practice_id, event)
+
+
+def _kept(space: Workspace, notice: PaymentNotice, practice_id: str) -> PaymentNotice:
+    """Say what a quarantined row of its own holds: nothing that another row or a limit forbids."""
+    credible = is_amount(notice.credit_nano_usd, 0)
+    return notice._replace(
+        practice_id=practice_id,
+        credit_nano_usd=notice.credit_nano_usd if credible else 0,
+        topup_id="" if _topup_taken(space, notice) else notice.topup_id,
+    )
+
+
+def _alarm(space: Workspace, practice_id: str, event: CreditEvent | None, reason: str) -> None:
+    practice_no = space.practice_no(practice_id)
+    subject = f"{reason}:{event.event_no if event else 0}"
+    settings.raise_alarm(space.cursor, "payment_quarantined", subject, space.now_s, practice_no)
+    if event is not None and event.event_type in AUTOMATIC:
+        # Else the next low balance would charge the card again, and again.
+        settings.pause_auto_topup(space.cursor, practice_no, "payment_quarantined", space.now_s)
 
 
 def open_purchase(
@@ -195,10 +227,29 @@ def _held_back(record: Located) -> PurchaseResult:
 
 
 def _named(space: Workspace, notice: PaymentNotice) -> Located | None:
-    """Find the row that notes this very payment or page, whatever it holds."""
-    names = (("session_id", notice.session_id), ("payment_id", notice.payment_id))
+    """Find the row that notes this very payment, page or top-up, whatever it holds."""
+    names = (
+        ("session_id", notice.session_id),
+        ("payment_id", notice.payment_id),
+        ("topup_id", notice.topup_id),
+    )
     found = (topups.locate_event(space.cursor, name, ref) for name, ref in names if ref)
     return next((located for located in found if located is not None), None)
+
+
+def _quarantined(space: Workspace, notice: PaymentNotice) -> Located | None:
+    """Find the quarantined row of this very payment, or of its page."""
+    for name, ref in (("payment_id", notice.payment_id), ("session_id", notice.session_id)):
+        found = topups.locate_event(space.cursor, name, ref) if ref else None
+        if found is not None and found.event.status == QUARANTINED:
+            return found
+    return None
+
+
+def _same(record: Located, notice: PaymentNotice) -> bool:
+    """Tell whether a quarantined row is about the payment that was told, not about another one."""
+    known = record.event.payment_id
+    return not notice.payment_id or known in ("", notice.payment_id)
 
 
 def _is_ours(event: CreditEvent) -> bool:

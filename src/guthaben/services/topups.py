@@ -29,9 +29,9 @@ from guthaben.payments.gateway import (
 )
 from guthaben.services.answers import TopupView, topup_view
 from guthaben.services.auto_topup import new_topup_id
+from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.purchases import PaymentNotice, open_purchase
-from guthaben.services.requests import MAX_TEXT, practice_id_of
 from guthaben.store import settings, topups
 from guthaben.store.settings import ConsentRow, TopupSettingsRow
 from guthaben.store.workspace import Workspace
@@ -41,6 +41,7 @@ MOST_RAPPEN = 500_000
 MOST_CAP_RAPPEN = 5_000_000
 PURPOSE_TOPUP = "ai_topup"
 PURPOSE_SETUP = "ai_topup_setup"
+METADATA_SAVE_CARD = "save_card"
 CONSENT_VERSION = "2026-11"
 LANGUAGES = ("de", "fr", "it", "en")
 
@@ -125,7 +126,6 @@ class Topups:
             livemode=self._livemode,
             customer_email=customer_email,
         )
-        event_no = self._store.run(lambda space: _record(space, notice))
         order = CheckoutOrder(
             amount_rappen=amount_rappen,
             description="AI credit",
@@ -134,11 +134,12 @@ class Topups:
             customer_id=self._customer(practice_id),
             customer_email=customer_email,
             client_reference_id=notice.topup_id,
-            metadata=_metadata(notice),
+            metadata=_metadata(notice, save_card),
             save_payment_method=save_card,
             locale=locale,
             idempotency_key=f"guthaben-{notice.topup_id}",
         )
+        event_no = self._store.run(lambda space: _record(space, notice))
         page = self._page(practice_id, event_no, order)
         return CheckoutStart(page.url, notice.topup_id)
 
@@ -156,6 +157,8 @@ class Topups:
 
     def one(self, practice_id: str, topup_id: str) -> TopupView:
         """Look at one top-up; raises `Refused` (`topup_not_found`), also for another's."""
+        practice_id_of(practice_id)
+        checked_text("topup_id", topup_id, MAX_TEXT)
         found = self._store.read(lambda cur: topups.locate_event(cur, "topup_id", topup_id))
         if found is None or found.practice_id != practice_id:
             raise Refused("No such top-up.", reason="topup_not_found")
@@ -210,8 +213,9 @@ def _record(space: Workspace, notice: PaymentNotice) -> int:
     return open_purchase(space, notice).event_no
 
 
-def _metadata(notice: PaymentNotice) -> dict[str, str]:
-    return {
+def _metadata(notice: PaymentNotice, save_card: bool) -> dict[str, str]:
+    wish = {METADATA_SAVE_CARD: "1"} if save_card else {}
+    return wish | {
         "aza_purpose": PURPOSE_TOPUP,
         "practice_id": notice.practice_id,
         "internal_credit_usd": format_usd(notice.credit_nano_usd),
@@ -259,9 +263,10 @@ def _check(change: AutoTopupChange) -> None:
         raise InvalidInput("the monthly cap must allow at least one top-up", field="cap_rappen")
     if change.language not in LANGUAGES:
         raise InvalidInput(f"language is one of {', '.join(LANGUAGES)}", field="language")
+    if type(change.enabled) is not bool:
+        raise InvalidInput("enabled is true or false", field="enabled")
     for name in ("consent_text_version", "actor"):
-        if len(getattr(change, name)) > MAX_TEXT:
-            raise InvalidInput(f"{name} is too long", field=name)
+        checked_text(name, getattr(change, name), MAX_TEXT)
 
 
 def _change(space: Workspace, practice_id: str, change: AutoTopupChange) -> AutoTopupView:
@@ -288,6 +293,16 @@ def _change(space: Workspace, practice_id: str, change: AutoTopupChange) -> Auto
     return _view(space, practice_id)
 
 
+def _asks_more(row: TopupSettingsRow, change: AutoTopupChange) -> bool:
+    """Tell whether a change may lead to more or earlier charges than the settings in force."""
+    return (
+        change.amount_rappen > row.amount_rappen
+        or change.cap_rappen > row.cap_rappen
+        or change.trigger_percent > row.trigger_percent
+        or change.trigger_below_nano_usd > row.trigger_below_nano_usd
+    )
+
+
 def _consent(
     space: Workspace, practice_no: int, row: TopupSettingsRow, change: AutoTopupChange
 ) -> None:
@@ -302,10 +317,10 @@ def _consent(
         settings.add_consent(space.cursor, practice_no, consent)
         return
     known = topups.standing_consent(space.cursor, practice_no)
-    lower = change.amount_rappen <= row.amount_rappen and change.cap_rappen <= row.cap_rappen
     if (
         known is None
-        or not lower
+        or not row.enabled
+        or _asks_more(row, change)
         or change.amount_rappen > known.amount_rappen
         or change.cap_rappen > known.cap_rappen
     ):

@@ -12,50 +12,46 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guthaben.domain.commands import NetPayment
-from guthaben.domain.money import parse_chf, parse_usd
-from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, CANCELED, FAILED, TOPUP_PURCHASE
+from guthaben.domain.topup import CANCELED, FAILED
 from guthaben.errors import InvalidInput, PaymentError
 from guthaben.payments.facts import (
     CheckoutFacts,
-    PaymentFacts,
+    DisputeFacts,
     SetupFacts,
     checkout_facts,
+    dispute_facts,
     payment_facts,
     refund_facts,
     refund_receipt,
     setup_facts,
 )
-from guthaben.payments.gateway import METADATA_TOPUP_ID, PaymentGateway
+from guthaben.payments.gateway import PaymentGateway
 from guthaben.payments.webhook import verify
-from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
-from guthaben.services.guthaben import Guthaben
-from guthaben.services.purchases import (
-    PaymentNotice,
-    PurchaseResult,
-    credit_payment,
-    fail_purchase,
-    own_record,
-    quarantine,
-    registered,
+from guthaben.services.applying import (
+    DONE,
+    Verdict,
+    apply_told,
+    credit,
+    disputed,
+    not_paid,
+    save_card,
+    settle_net,
 )
-from guthaben.services.topups import PURPOSE_SETUP, PURPOSE_TOPUP
-from guthaben.store import inbox, settings, topups
+from guthaben.services.guthaben import Guthaben
+from guthaben.services.topups import PURPOSE_SETUP
+from guthaben.store import inbox, settings
 from guthaben.store.inbox import Letter
-from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
+
+__all__ = ["MOST_ATTEMPTS", "Inbox", "apply_told"]
 
 log = logging.getLogger("guthaben.webhooks")
 
-MOST_ATTEMPTS = 12
+MOST_ATTEMPTS = 24
+"""With the pauses below this is about three days, as long as Stripe itself repeats an event."""
+_ALARM_AT_ATTEMPT = 8
 _FIRST_RETRY_S = 5
 _LONGEST_RETRY_S = 6 * 3600
-
-Verdict = tuple[str, str]
-"""The inbox status an event ends with, and why."""
-
-DONE: Verdict = ("done", "")
-_OURS = {PURPOSE_TOPUP: TOPUP_PURCHASE, PURPOSE_AUTO: AUTO_TOPUP_PURCHASE}
 
 
 class Inbox:
@@ -142,6 +138,13 @@ class Inbox:
                 return self._setup(setup_facts(source))
             case "charge.refunded" | "charge.refund.updated" | "refund.failed" | "refund.updated":
                 return self._refund(letter.event_type, source)
+            case (
+                "charge.dispute.created"
+                | "charge.dispute.funds_withdrawn"
+                | "charge.dispute.funds_reinstated"
+                | "charge.dispute.closed"
+            ):
+                return self._dispute(letter.event_type, dispute_facts(source))
             case _:
                 return "ignored", "type"
 
@@ -151,33 +154,19 @@ class Inbox:
                 return "ignored", "no_setup"
             return self._setup(self._gateway.retrieve_setup(told.setup_id))
         if kind.endswith((".expired", "_failed")):
-            return self._not_paid(told, CANCELED if kind.endswith("expired") else FAILED)
+            status = CANCELED if kind.endswith("expired") else FAILED
+            return self._store.run(lambda space: not_paid(space, told, status))
         if told.payment_status != "paid" or told.payment_id is None:
             return "done", "not_paid_yet"
         return self._payment(told.payment_id, told.session_id)
-
-    def _not_paid(self, told: CheckoutFacts, status: str) -> Verdict:
-        notice = _notice(told.metadata, livemode=told.livemode, session_id=told.session_id)
-        if notice is None:
-            return "ignored", "not_ours"
-        result = self._store.run(lambda space: fail_purchase(space, notice, status=status))
-        return "done", result.reason
 
     def _payment(self, payment_id: str, session_id: str) -> Verdict:
         facts = self._gateway.retrieve_payment(payment_id)
         if facts.status != "succeeded":
             return "done", f"payment_{facts.status}"
-        notice = _notice(
-            facts.metadata,
-            livemode=facts.livemode,
-            session_id=session_id,
-            payment_id=payment_id,
-            currency=facts.currency or "",
-            received_rappen=facts.amount_received_rappen,
-        )
-        if notice is None:
-            return "ignored", "not_ours"
-        return _verdict(self._store.run(lambda space: _credit(space, notice, facts)))
+        if facts.amount_received_rappen is None or facts.currency is None:
+            raise InvalidInput("the payment does not tell its amount yet")
+        return self._store.run(lambda space: credit(space, facts, session_id))
 
     def _setup(self, facts: SetupFacts) -> Verdict:
         practice_id = facts.metadata.get("practice_id", "")
@@ -187,7 +176,9 @@ class Inbox:
             return "done", f"setup_{facts.status}"
         if not (facts.customer_id and facts.payment_method_id):
             return "quarantined", "setup_incomplete"
-        self._store.run(lambda space: _save_card(space, practice_id, facts))
+        self._store.run(
+            lambda space: save_card(space, practice_id, facts.customer_id, facts.payment_method_id)
+        )
         return DONE
 
     def _refund(self, kind: str, source: Mapping[str, Any]) -> Verdict:
@@ -201,106 +192,26 @@ class Inbox:
         facts = self._gateway.retrieve_payment(payment_id)
         if facts.refunded_rappen is None or facts.amount_received_rappen is None:
             raise InvalidInput("the payment does not tell its refunds yet")
-        net = facts.amount_received_rappen - facts.refunded_rappen
-        return self._store.run(lambda space: _net(space, payment_id, net))
+        return self._store.run(lambda space: settle_net(space, facts))
+
+    def _dispute(self, kind: str, told: DisputeFacts) -> Verdict:
+        if told.payment_id is None or told.amount_rappen is None:
+            raise InvalidInput("the dispute does not tell its payment")
+        facts = self._gateway.retrieve_payment(told.payment_id)
+        withdrawn: int | None = 0
+        if kind.endswith("created"):
+            withdrawn = None  # opened, nothing taken yet
+        elif kind.endswith("withdrawn") or told.status == "lost":
+            withdrawn = told.amount_rappen
+        return self._store.run(lambda space: disputed(space, facts, withdrawn))
 
 
-def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> Verdict:
-    """Apply what an event itself tells of a refund or of a page that was not paid.
-
-    For a host that applies webhooks inside its own transaction, where nobody can be asked. The
-    object is the event's `data.object` as plain values. Other kinds are ignored.
-    """
-    if event_type == "charge.refunded":
-        told = refund_facts(source)
-        if told.payment_id is None or None in (told.captured_rappen, told.refunded_rappen):
-            return "ignored", "no_payment"
-        net = (told.captured_rappen or 0) - (told.refunded_rappen or 0)
-        return _net(space, told.payment_id, net)
-    if event_type in {"checkout.session.expired", "checkout.session.async_payment_failed"}:
-        page = checkout_facts(source)
-        notice = _notice(page.metadata, livemode=page.livemode, session_id=page.session_id)
-        if notice is None:
-            return "ignored", "not_ours"
-        expired = event_type.endswith("expired")
-        fail_purchase(space, notice, status=CANCELED if expired else FAILED)
-        return DONE
-    return "ignored", "type"
+def _postpone(space: Workspace, letter: Letter, at_s: int, why: str) -> None:
+    inbox.try_again(space.cursor, letter, at_s, why)
+    if letter.attempts + 1 == _ALARM_AT_ATTEMPT:
+        settings.raise_alarm(space.cursor, "webhook_waiting", letter.event_id, space.now_s)
 
 
 def _bury(space: Workspace, letter: Letter, why: str) -> None:
     inbox.finish(space.cursor, letter, "dead", why, space.now_s)
     settings.raise_alarm(space.cursor, "webhook_dead", letter.event_id, space.now_s)
-
-
-def _notice(
-    metadata: Mapping[str, str],
-    *,
-    livemode: bool | None,
-    session_id: str = "",
-    payment_id: str = "",
-    currency: str = "chf",
-    received_rappen: int | None = None,
-) -> PaymentNotice | None:
-    """Read what our own metadata says; None where the payment is nobody's of ours."""
-    event_type = _OURS.get(metadata.get("aza_purpose", ""))
-    if event_type is None or not metadata.get("practice_id"):
-        return None
-    return PaymentNotice(
-        practice_id=metadata["practice_id"],
-        event_type=event_type,
-        credit_nano_usd=_amount(parse_usd, metadata.get("internal_credit_usd", "")),
-        price_rappen=received_rappen,
-        license=metadata.get("subscription_id", ""),
-        currency=currency,
-        payment_id=payment_id,
-        session_id=session_id,
-        topup_id=metadata.get(METADATA_TOPUP_ID, ""),
-        livemode=livemode,
-    )
-
-
-def _amount(parse: Callable[[str], int], text: str) -> int:
-    try:
-        return parse(text)
-    except ValueError:
-        return 0
-
-
-def _credit(space: Workspace, notice: PaymentNotice, facts: PaymentFacts) -> PurchaseResult:
-    """Credit a payment; one without a record of ours must bear out its own metadata."""
-    if registered(space, notice) is None and own_record(space, notice) is None:
-        stated = _amount(parse_chf, facts.metadata.get("paid_chf", ""))
-        if stated != notice.price_rappen or notice.currency != "chf":
-            return quarantine(space, notice, "amount_mismatch")
-        if notice.credit_nano_usd <= 0:
-            return quarantine(space, notice, "credit_not_stated")
-    return credit_payment(space, notice)
-
-
-def _verdict(result: PurchaseResult) -> Verdict:
-    if result.quarantined:
-        return "quarantined", result.reason
-    return "done", "credited" if result.credited else result.reason
-
-
-def _save_card(space: Workspace, practice_id: str, facts: SetupFacts) -> None:
-    """Keep the saved card; whether it may be charged is the customer's consent to say."""
-    practice_no = space.practice_no(practice_id)
-    mode = space.practice(practice_id).mode
-    row = settings.load_settings(space.cursor, practice_no, mode) or TopupSettingsRow()
-    row = row._replace(customer_id=facts.customer_id, payment_method_id=facts.payment_method_id)
-    settings.save_settings(space.cursor, practice_no, mode, row, space.now_s)
-    settings.audit(space.cursor, practice_no, "card_saved", "checkout", "", space.now_s)
-
-
-def _net(space: Workspace, payment_id: str, net_rappen: int) -> Verdict:
-    """Bring the credit of a payment in line with the money that is left."""
-    owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
-    if owner is None:
-        if topups.locate_event(space.cursor, "payment_id", payment_id) is None:
-            return "ignored", "not_ours"
-        raise InvalidInput("the payment's own success has not been applied yet")
-    practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
-    outcome = space.apply(practice_id, NetPayment(owner.event_no, net_rappen))
-    return "done", "netted" if outcome.applied else (outcome.reason or "nothing_to_net")

@@ -53,7 +53,7 @@ def finish(cursor: sqlite3.Cursor, letter: Letter, status: str, reason: str, now
     """Close an event: done, ignored, quarantined or dead."""
     cursor.execute(
         "UPDATE credit_inbox SET status = ?, reason = ?, done_at_s = ?, attempts = attempts + 1"
-        " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ?",
+        " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ? AND status = 'new'",
         (status, reason, now_s, int(letter.livemode), letter.event_id),
     )
 
@@ -62,7 +62,7 @@ def try_again(cursor: sqlite3.Cursor, letter: Letter, at_s: int, reason: str) ->
     """Put an event off."""
     cursor.execute(
         "UPDATE credit_inbox SET next_try_at_s = ?, reason = ?, attempts = attempts + 1"
-        " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ?",
+        " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ? AND status = 'new'",
         (at_s, reason, int(letter.livemode), letter.event_id),
     )
 

@@ -20,6 +20,9 @@ from guthaben.store.legacy_takeover import take_over
 from guthaben.store.schema import applied, migrate, migrations, statements
 from guthaben.store.writer import wall_clock_ms
 
+Connection = sqlite3.Connection
+"""What a host hands in; named here so that the services need no database driver."""
+
 VIEWS = ("ai_credit_ledger", "ai_usage_events")
 _MARK = "legacy_views"
 

@@ -1,4 +1,4 @@
-"""Rows as the four modules speak of them: ledger entries, usage, blocked calls, the host's licences.
+"""Rows as the four modules speak of them: ledger entries, usage, blocked calls, host's licences.
 
 Law: an entry that gives credit goes through the payment registry, one that takes credit through a
 command; nothing here writes a balance. `licenses` belongs to the host and is only read.
@@ -7,6 +7,7 @@ command; nothing here writes a balance. `licenses` belongs to the host and is on
 from __future__ import annotations
 
 import hmac
+import json
 import sqlite3
 from typing import Any, NamedTuple
 
@@ -14,11 +15,13 @@ from guthaben.domain.commands import Fulfil, OpenEvent, TakeCredit
 from guthaben.domain.topup import PENDING, SUCCEEDED, CreditEvent
 from guthaben.errors import InvalidAmount, Refused
 from guthaben.store import topups
+from guthaben.store.settings import ConsentRow
 from guthaben.store.workspace import EventNote, Workspace
 
 USAGE_ROW = 1 << 32
 """A usage row that was never in the old table is numbered practice x this + call."""
 BLOCKED_ROW = 1 << 31
+LONGEST_STATUS = 100
 
 
 class LedgerRow(NamedTuple):
@@ -79,11 +82,7 @@ def record_entry(
     if event.status != SUCCEEDED:
         return _stored(space.apply(practice_id, OpenEvent(event), note).event)
     if event.amount_nano_usd < 0:
-        taken = event._replace(parent_event_no=_purchase_of(space, practice_id, event))
-        outcome = space.apply(practice_id, TakeCredit(taken), note)
-        if not outcome.ok:
-            raise _refused(outcome.reason)
-        return _stored(outcome.event)
+        return _take(space, practice_id, event, note)
     opened = space.apply(practice_id, OpenEvent(event._replace(status=PENDING)), note).event
     outcome = space.apply(practice_id, Fulfil(_stored(opened).event_no))
     if not outcome.ok:
@@ -105,14 +104,37 @@ def _refused(reason: str) -> Refused:
     return InvalidAmount(reason=reason) if reason == "invalid_amount" else Refused(reason=reason)
 
 
-def _purchase_of(space: Workspace, practice_id: str, refund: CreditEvent) -> int:
-    """Find the purchase a refund speaks of, so that nobody takes the refund for a purchase."""
+def _take(space: Workspace, practice_id: str, event: CreditEvent, note: EventNote) -> CreditEvent:
+    """Take credit back; where its purchase is known, count it there, so that nobody takes twice."""
+    purchase = _purchase_of(space, practice_id, event)
+    if purchase is not None:
+        event = event._replace(parent_event_no=purchase.event_no)
+    outcome = space.apply(practice_id, TakeCredit(event), note)
+    if not outcome.ok:
+        raise _refused(outcome.reason)
+    if purchase is not None:
+        less = purchase._replace(
+            clawed_back_nano_usd=purchase.clawed_back_nano_usd - event.amount_nano_usd,
+            net_minor=max(0, purchase.net_minor + min(event.price_minor or 0, 0)),
+        )
+        topups.update_event(space.cursor, space.practice_no(practice_id), less)
+    return _stored(outcome.event)
+
+
+def _purchase_of(space: Workspace, practice_id: str, refund: CreditEvent) -> CreditEvent | None:
+    """Find the purchase a refund names, if there is as much left of it."""
     space.flush()
+    practice_no = space.practice_no(practice_id)
     for kind, ref in ((topups.PAYMENT, refund.payment_id), (topups.SESSION, refund.session_id)):
         owner = topups.find_payment(space.cursor, "stripe", kind, ref) if ref else None
-        if owner is not None and owner.practice_no == space.practice_no(practice_id):
-            return owner.event_no
-    return 0
+        if owner is None or owner.practice_no != practice_no:
+            continue
+        purchase = topups.load_event(space.cursor, practice_no, owner.event_no)
+        if purchase is not None and purchase.clawed_back_nano_usd - refund.amount_nano_usd <= (
+            purchase.amount_nano_usd
+        ):
+            return purchase
+    return None
 
 
 def row_id_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> int:
@@ -122,6 +144,18 @@ def row_id_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> int:
         (practice_no, event_no),
     ).fetchone()
     return int(row[0])
+
+
+def unanswered(
+    cursor: sqlite3.Cursor, practice_no: int, event_type: str, status: str
+) -> CreditEvent | None:
+    """Find the newest attempt of a status whose exact request is known, so that it can be asked."""
+    row = cursor.execute(
+        "SELECT event_no FROM credit_event WHERE practice_no = ? AND event_type = ? AND status = ?"
+        " AND params <> '' AND idempotency_key <> '' ORDER BY event_no DESC LIMIT 1",
+        (practice_no, event_type, status),
+    ).fetchone()
+    return topups.load_event(cursor, practice_no, row[0]) if row else None
 
 
 def ledger_page(
@@ -150,6 +184,11 @@ def usage_row_id(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> int:
     return practice_no * USAGE_ROW + call_no
 
 
+def status_tags(status: str) -> str:
+    """Write down a usage status other than `success`, where the view finds it."""
+    return json.dumps({"usage_status": status[:LONGEST_STATUS]}, ensure_ascii=False)
+
+
 def set_legacy_ids(cursor: sqlite3.Cursor, rows: list[tuple[int, int, int]]) -> None:
     """Keep the old numbers of calls that were taken over, given as (old id, practice, call)."""
     cursor.executemany(
@@ -172,6 +211,29 @@ def insert_blocked(cursor: sqlite3.Cursor, practice_no: int, call: BlockedCall) 
     return call.legacy_id or practice_no * USAGE_ROW + BLOCKED_ROW + int(blocked_no)
 
 
+# ---------------------------------------------------------------- consents
+
+
+def newest_consent(cursor: sqlite3.Cursor, practice_no: int) -> ConsentRow | None:
+    """Read the consent that counts: the newest that was not revoked."""
+    row = cursor.execute(
+        "SELECT source, text_version, language, actor, amount_minor, trigger_percent,"
+        " trigger_below_nano_usd, cap_minor, given_at_s FROM credit_consent"
+        " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",
+        (practice_no,),
+    ).fetchone()
+    return ConsentRow(*row) if row else None
+
+
+def has_consent(cursor: sqlite3.Cursor, practice_no: int, source: str, actor: str) -> bool:
+    """Tell whether this source and actor gave a consent before, revoked or not."""
+    row = cursor.execute(
+        "SELECT 1 FROM credit_consent WHERE practice_no = ? AND source = ? AND actor = ? LIMIT 1",
+        (practice_no, source, actor),
+    ).fetchone()
+    return row is not None
+
+
 # ---------------------------------------------------------------- the host's licences
 
 
@@ -191,6 +253,39 @@ def all_licenses(cursor: sqlite3.Cursor) -> dict[str, LicenseRow]:
 
 def _text(value: Any) -> Any:
     return value if isinstance(value, str) else None
+
+
+class LicenseDetail(NamedTuple):
+    """The licence of a practice as the host's table has it."""
+
+    subscription_id: str
+    customer_email: str | None
+    customer_id: str | None
+    practice_id: str | None
+    lookup_key: str | None
+    status: str | None
+    period_start_s: int
+    period_end_s: int
+
+
+def license_of(cursor: sqlite3.Cursor, practice_id: str) -> LicenseDetail | None:
+    """Read the licence of a practice, or of the subscription of that name; an active one first."""
+    wanted = {
+        "subscription_id", "customer_email", "customer_id", "practice_id", "lookup_key", "status",
+        "current_period_start", "current_period_end",
+    }  # fmt: skip
+    if not wanted <= license_columns(cursor):
+        return None
+    row = cursor.execute(
+        "SELECT subscription_id, customer_email, customer_id, practice_id, lookup_key, status,"
+        " current_period_start, current_period_end FROM licenses WHERE practice_id = ?"
+        " OR (subscription_id = ? AND COALESCE(practice_id, '') = '')"
+        " ORDER BY status IN ('active', 'trialing') DESC, current_period_end DESC LIMIT 1",
+        (practice_id, practice_id),
+    ).fetchone()
+    if row is None or type(row[6]) is not int or type(row[7]) is not int:
+        return None
+    return LicenseDetail._make((str(row[0]), *map(_text, row[1:6]), row[6], row[7]))
 
 
 def license_by_key(cursor: sqlite3.Cursor, license_key: str) -> LicenseRow | None:

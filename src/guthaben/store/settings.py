@@ -143,6 +143,6 @@ def raise_alarm(
     cursor.execute(
         "INSERT INTO credit_alarm (practice_no, code, subject, raised_at_s)"
         " SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM credit_alarm"
-        " WHERE code = ? AND subject = ? AND cleared_at_s = 0)",
-        (practice_no, code, subject, now_s, code, subject),
+        " WHERE code = ? AND subject = ? AND practice_no = ? AND cleared_at_s = 0)",
+        (practice_no, code, subject, now_s, code, subject, practice_no),
     )

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from guthaben.domain.commands import Command, Outcome
@@ -145,11 +145,13 @@ class Store:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
         on_abandoned: Abandoned | None = None,
     ) -> None:
         self.location: Location = locate(url)
         self.clock_ms = clock_ms
         self._on_claim = on_claim
+        self._may_claim = may_claim
         self._on_abandoned = on_abandoned or _nobody
         self._lock = threading.Lock()
         self._start()
@@ -162,6 +164,7 @@ class Store:
             self.location,
             clock_ms=self.clock_ms,
             on_claim=self._on_claim,
+            may_claim=self._may_claim,
             after_batch=self._wakeups.hand_over,
         )
 
@@ -187,7 +190,7 @@ class Store:
 
     def execute_soon(
         self, practice_id: str, command: Command, note: EventNote | None = None
-    ) -> Awaitable[Outcome]:
+    ) -> asyncio.Future[Outcome]:
         """Apply one command durably; await the outcome on the running event loop."""
         writer = self._mine()
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -20,8 +20,8 @@ SELECTED = ", ".join(_STORED)
 _LIVEMODE = _STORED.index("livemode")
 _CHANGING = (
     "event_type", "status", "amount_nano_usd", "event_at_s", "livemode", "payment_id", "session_id",
-    "captured_minor", "net_minor", "clawed_back_nano_usd", "bonus_clawed_back_nano_usd", "grant_no",
-    "bonus_grant_no", "reason",
+    "captured_minor", "net_minor", "withdrawn_minor", "clawed_back_nano_usd",
+    "bonus_clawed_back_nano_usd", "grant_no", "bonus_grant_no", "reason",
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO credit_event (practice_no, row_id, {SELECTED}) VALUES"
@@ -88,16 +88,21 @@ def locate_event(cursor: sqlite3.Cursor, column: str, value: str) -> Located | N
 
 
 def waiting_events(
-    cursor: sqlite3.Cursor, recorded_before_s: int, limit: int, event_type: str
+    cursor: sqlite3.Cursor, event_type: str, recorded_before_s: int, after: tuple[int, int, int]
 ) -> list[Located]:
-    """Read events without an outcome, the oldest first."""
+    """Read one page of attempts that were claimed by us and have no outcome, the oldest first.
+
+    `after` is the (recorded_at_s, practice_no, event_no) of the last one read before.
+    """
     fields = ", ".join(f"e.{name}" for name in _STORED)
     rows = cursor.execute(
         f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
         " JOIN credit_practice p ON p.practice_no = e.practice_no"
         " WHERE e.status IN ('pending', 'unknown') AND e.recorded_at_s <= ?"
-        " AND e.event_type = ? ORDER BY e.recorded_at_s LIMIT ?",
-        (recorded_before_s, event_type, limit),
+        " AND e.event_type = ? AND e.params <> '' AND e.idempotency_key <> ''"
+        " AND (e.recorded_at_s, e.practice_no, e.event_no) > (?, ?, ?)"
+        " ORDER BY e.recorded_at_s, e.practice_no, e.event_no LIMIT 50",
+        (recorded_before_s, event_type, *after),
     ).fetchall()
     return [Located(row[0], row[1], event_from_row(row[2:])) for row in rows]
 
@@ -167,15 +172,14 @@ def register_alias(
     at_s: int,
 ) -> None:
     """Register another name of a fulfilled payment; a known one stays as it is."""
-    cursor.executemany(
-        "INSERT INTO credit_payment (provider, kind, ref, livemode, practice_no, event_no, at_s)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            (event.provider, kind, ref, int(event.livemode is not False), *owner, at_s)
-            for kind, ref in refs
-            if ref
-        ],
-    )
+    mode = int(event.livemode is not False)
+    for kind, ref in refs:
+        if ref and find_payment(cursor, event.provider, kind, ref) is None:
+            cursor.execute(
+                "INSERT INTO credit_payment (provider, kind, ref, livemode, practice_no,"
+                " event_no, at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (event.provider, kind, ref, mode, *owner, at_s),
+            )
 
 
 def practice_id_of(cursor: sqlite3.Cursor, practice_no: int) -> str:
@@ -250,9 +254,12 @@ def spent_rappen(
     cursor: sqlite3.Cursor,
     practice_no: int,
     cap_month: str,
-    statuses: tuple[str, ...] = ("pending", "unknown", "succeeded"),
+    statuses: tuple[str, ...] = ("pending", "unknown", "succeeded", "quarantined"),
 ) -> int:
-    """Add up a month's automatic purchases in the given statuses, in Rappen."""
+    """Add up a month's automatic purchases in the given statuses, in Rappen.
+
+    For the cap a quarantined one counts too: its money may well have moved.
+    """
     row = cursor.execute(
         "SELECT COALESCE(SUM(price_minor), 0) FROM credit_event WHERE practice_no = ?"
         f" AND event_type = 'auto_topup_purchase' AND status IN ({', '.join('?' * len(statuses))})"

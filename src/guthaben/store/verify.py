@@ -13,6 +13,7 @@ from typing import NamedTuple
 from guthaben.domain.calls import RESERVED
 from guthaben.domain.grants import Grant
 from guthaben.domain.journal import Account, Replay, replay
+from guthaben.store import topups
 from guthaben.store.calls import SELECTED as CALL_COLUMNS
 from guthaben.store.calls import from_row
 from guthaben.store.journal import each_transfer
@@ -45,13 +46,14 @@ class _Stored(NamedTuple):
     last_seq: int
     held: int
     debt: int
+    next_due_ms: int
 
 
 def verify(cursor: sqlite3.Cursor, practice_id: str | None, now_s: int) -> Verification:
     """Check one practice or all: chain, balances, holds, calls, purchases."""
     where, values = ("", ()) if practice_id is None else (" WHERE practice_id = ?", (practice_id,))
     rows = cursor.execute(
-        "SELECT practice_no, practice_id, head, last_seq, held_nano_usd, debt_nano_usd"
+        "SELECT practice_no, practice_id, head, last_seq, held_nano_usd, debt_nano_usd, next_due_ms"
         f" FROM credit_practice{where} ORDER BY practice_no",
         values,
     ).fetchall()
@@ -119,12 +121,16 @@ def _holds(cursor: sqlite3.Cursor, stored: _Stored) -> Iterable[str]:
     ).fetchall()
     pinned: dict[int, int] = {}
     total = 0
-    for call in map(from_row, rows):
+    found = [from_row(row) for row in rows]
+    for call in found:
         total += call.reserved_nano_usd
         if sum(piece.amount_nano_usd for piece in call.slices) != call.reserved_nano_usd:
             yield f"call {call.call_no}: its slices are not its reservation"
         for grant_no, amount in call.slices:
             pinned[grant_no] = pinned.get(grant_no, 0) + amount
+    due = min((call.due_at_ms for call in found), default=stored.next_due_ms)
+    if due < stored.next_due_ms:
+        yield f"a call is due at {due}, the practice is not looked at before {stored.next_due_ms}"
     if total != stored.held:
         yield f"held: the open calls say {total}, stored is {stored.held}"
     held = dict(
@@ -170,31 +176,50 @@ def _lost_calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
 
 
 def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
-    """Every succeeded purchase with a payment is registered, and has its grant."""
+    """Every credit event that moved credit says what the journal says, and the other way round."""
+    moved = dict(
+        cursor.execute(
+            "SELECT event_no, SUM(CASE WHEN source IN (6, 7, 8, 11) THEN amount_nano_usd"
+            " WHEN target IN (8, 11) THEN -amount_nano_usd ELSE 0 END) FROM credit_transfer"
+            " WHERE practice_no = ? AND event_no <> 0 GROUP BY event_no",
+            (practice_no,),
+        ).fetchall()
+    )
     rows = cursor.execute(
-        "SELECT e.event_no FROM credit_event e WHERE e.practice_no = ? AND e.status = 'succeeded'"
-        " AND e.amount_nano_usd > 0 AND e.grant_no <> 0 AND NOT EXISTS ("
-        " SELECT 1 FROM credit_grant g WHERE g.practice_no = e.practice_no"
+        "SELECT event_no, status, amount_nano_usd + bonus_nano_usd, grant_no,"
+        " clawed_back_nano_usd + bonus_clawed_back_nano_usd, provider, payment_id,"
+        " parent_event_no FROM credit_event WHERE practice_no = ?",
+        (practice_no,),
+    ).fetchall()
+    told = {row[0]: 0 for row in rows}
+    for _event_no, _status, amount, _grant, _clawed, _provider, _payment, parent_no in rows:
+        if parent_no:
+            told[parent_no] = told.get(parent_no, 0) - amount
+    for event_no, status, amount, grant_no, clawed, provider, payment_id, _parent in rows:
+        said = moved.pop(event_no, None)
+        if (said is not None or grant_no) and (status != "succeeded" or said != amount):
+            yield f"credit event {event_no}: the journal says {said}, stored is {status} {amount}"
+        if clawed != told[event_no]:
+            yield (
+                f"credit event {event_no}: {clawed} was clawed back, its refunds say"
+                f" {told[event_no]}"
+            )
+        if grant_no and payment_id and not _registered(cursor, provider, payment_id):
+            yield f"credit event {event_no}: its payment is not in the registry"
+    orphans = cursor.execute(
+        "SELECT e.event_no FROM credit_event e WHERE e.practice_no = ? AND e.grant_no <> 0"
+        " AND NOT EXISTS (SELECT 1 FROM credit_grant g WHERE g.practice_no = e.practice_no"
         " AND g.grant_no = e.grant_no AND g.event_no = e.event_no)",
         (practice_no,),
     ).fetchall()
-    for (event_no,) in rows:
+    for (event_no,) in orphans:
         yield f"credit event {event_no}: its grant is missing or another's"
-    rows = cursor.execute(
-        "SELECT e.event_no, e.clawed_back_nano_usd + e.bonus_clawed_back_nano_usd,"
-        " COALESCE((SELECT -SUM(r.amount_nano_usd) FROM credit_event r WHERE"
-        " r.practice_no = e.practice_no AND r.parent_event_no = e.event_no), 0),"
-        " e.payment_id <> '' AND e.grant_no <> 0 AND NOT EXISTS (SELECT 1 FROM credit_payment p"
-        " WHERE p.provider = e.provider AND p.livemode IN (0, 1) AND p.kind = 'payment'"
-        " AND p.ref = e.payment_id) FROM credit_event e WHERE e.practice_no = ?"
-        " AND e.status = 'succeeded' AND e.parent_event_no = 0",
-        (practice_no,),
-    ).fetchall()
-    for event_no, clawed, told, unregistered in rows:
-        if clawed != told:
-            yield f"credit event {event_no}: {clawed} was clawed back, its refunds say {told}"
-        if unregistered:
-            yield f"credit event {event_no}: its payment is not in the registry"
+    for event_no in moved:
+        yield f"credit event {event_no}: the journal speaks of it, there is no such event"
+
+
+def _registered(cursor: sqlite3.Cursor, provider: str, payment_id: str) -> bool:
+    return topups.find_payment(cursor, provider, topups.PAYMENT, payment_id) is not None
 
 
 def _strays(cursor: sqlite3.Cursor) -> Iterable[Problem]:

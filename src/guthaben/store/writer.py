@@ -71,11 +71,13 @@ class Writer:
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
+        may_claim: Callable[[], bool] = lambda: True,
         after_batch: Callable[[], None] | None = None,
     ) -> None:
         self._location = location
         self.clock_ms = clock_ms
         self._on_claim = on_claim
+        self._may_claim = may_claim
         self._after_batch = after_batch
         self._queue: SimpleQueue[Order | Job | _Stop] = SimpleQueue()
         self._gate = threading.Lock()
@@ -206,7 +208,7 @@ class Writer:
             self._commands(orders)
 
     def _commands(self, orders: list[Order]) -> None:
-        watching = self._on_claim is not None
+        watching = self._on_claim is not None and self._may_claim()
         try:
             answers, claims = self._transaction(lambda space: _fold(space, orders, watching))
         except GuthabenError as error:

@@ -151,6 +151,15 @@ CREATE TABLE credit_key (
     PRIMARY KEY (practice_no, operation, key)
 ) WITHOUT ROWID;
 
+CREATE TRIGGER credit_key_no_replace BEFORE INSERT ON credit_key
+WHEN EXISTS (
+    SELECT 1 FROM credit_key
+    WHERE practice_no = NEW.practice_no AND operation = NEW.operation AND key = NEW.key
+)
+BEGIN
+    SELECT RAISE(ABORT, 'keys of money commands are kept for ever: this one is taken');
+END;
+
 CREATE TRIGGER credit_key_no_update BEFORE UPDATE ON credit_key
 BEGIN
     SELECT RAISE(ABORT, 'keys of money commands are kept for ever');
@@ -190,6 +199,7 @@ CREATE TABLE credit_event (
     bonus_grant_no INTEGER NOT NULL,
     captured_minor INTEGER NOT NULL,
     net_minor INTEGER NOT NULL,
+    withdrawn_minor INTEGER NOT NULL,
     clawed_back_nano_usd INTEGER NOT NULL CHECK (clawed_back_nano_usd >= 0),
     bonus_clawed_back_nano_usd INTEGER NOT NULL CHECK (bonus_clawed_back_nano_usd >= 0),
     parent_event_no INTEGER NOT NULL,
@@ -232,6 +242,15 @@ CREATE TABLE credit_payment (
 ) WITHOUT ROWID;
 
 CREATE INDEX credit_payment_event ON credit_payment (practice_no, event_no);
+
+CREATE TRIGGER credit_payment_no_replace BEFORE INSERT ON credit_payment
+WHEN EXISTS (
+    SELECT 1 FROM credit_payment WHERE provider = NEW.provider
+    AND livemode = NEW.livemode AND kind = NEW.kind AND ref = NEW.ref
+)
+BEGIN
+    SELECT RAISE(ABORT, 'the payment registry is kept for ever: this payment is registered');
+END;
 
 CREATE TRIGGER credit_payment_no_update BEFORE UPDATE ON credit_payment
 BEGIN
