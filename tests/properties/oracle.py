@@ -51,6 +51,8 @@ class Grant(TypedDict):
     kind: str
     expires_at_s: int | None
     period: tuple[str, int] | None  # licence and start, of an allowance
+    end_s: int
+    provisional: bool  # granted because the period rolled on, not because it was told
 
 
 class Call(TypedDict):
@@ -272,7 +274,7 @@ class Oracle:
         available = self.available(wanted, now_ms)
         if available < amount:
             return no("insufficient_credit", available=available)
-        self._touch(wanted)
+        self._touch(wanted, rolled=period is None)
         call = self._new_call(now_ms, "reserved", wanted)
         call["reserved"], call["expires_at_ms"] = amount, now_ms + ttl_ms
         call["on_expiry"], call["on_exception"] = on_expiry, on_exception
@@ -296,15 +298,16 @@ class Oracle:
         status = found["status"]
         if status == "reserved":
             self._end(found, now_ms, cost, "settled")
-            found["usage"] = usage
+            found["usage"] = usage or found["usage"]
             return told
         ended_by_exception = found["by_exception"] and status in ("released", "settled")
         if status == "expired" or ended_by_exception:
             self._settle_late(found, now_ms, cost)
-            found["usage"] = usage
+            found["usage"] = usage or found["usage"]
             return told
         if status in ("settled", "settled_late"):
-            if (found["cost"], found["usage"]) == (cost, usage):
+            # A usage that is left out says nothing else than before.
+            if found["cost"] == cost and usage in ("", found["usage"]):
                 return told._replace(applied=False, replayed=True)
             return no("settled_otherwise", call=call)
         return told._replace(applied=False)
@@ -383,7 +386,7 @@ class Oracle:
         if self.status == "closed":
             return no("practice_closed")
         wanted = period or self.current_period(now_ms)
-        self._touch(wanted)
+        self._touch(wanted, rolled=period is None)
         call = self._new_call(now_ms, "settled", wanted)
         call["cost"], call["usage"] = cost, usage
         self._use(call, now_ms, cost)
@@ -414,7 +417,7 @@ class Oracle:
         if kind == "allowance" and self._allowance_of(wanted):
             return no("allowance_exists")
         source = {"paid": "purchased", "promotional": "gifted", "allowance": "included"}[kind]
-        self._new_grant(source, kind, amount, expires_at_s, wanted)
+        self._new_grant(source, kind, amount, expires_at_s, wanted, rolled=period is None)
         return self._accept("grant_credit", key, body, None, wanted)
 
     @command
@@ -458,6 +461,8 @@ class Oracle:
 
     @command
     def net_payment(self, now_ms: int, payment: str, net_rappen: int) -> Verdict:
+        if all(known != payment for known, _ in self.captured):
+            return no("not_fulfilled")
         applied = False
         for known, captured in self.captured:
             net = min(max(net_rappen, 0), captured)
@@ -465,6 +470,15 @@ class Oracle:
                 if known == payment and self._net_part((payment, part), net, captured, now_ms):
                     applied = True
         return Verdict(applied=applied)
+
+    @command
+    def take_credit(self, now_ms: int, amount: int) -> Verdict:
+        """A refund that names no payment: free paid credit, then debt."""
+        if not 1 <= amount <= MAX_AMOUNT:
+            return no("invalid_amount")
+        missing = self._take(self._live(("paid",), now_ms), amount, "clawed_back")
+        self._move("debt", "clawed_back", 0, missing)
+        return Verdict()
 
     def _net_part(self, part: tuple[str, str], net: int, captured: int, now_ms: int) -> bool:
         granted, clawed, own = self.clawback_of(part)
@@ -500,9 +514,30 @@ class Oracle:
     def set_license(
         self, now_ms: int, code: str, status: str, start_s: int, end_s: int, allowance: int
     ) -> Verdict:
-        assert end_s > start_s, "a period has a length"
+        if end_s <= start_s:
+            return no("invalid_period")
+        if not 0 <= allowance <= MAX_AMOUNT:
+            return no("invalid_amount")
         self.licence = Licence(code, status, start_s, end_s, allowance)
+        if status == "active":
+            self._align_allowance()
         return Verdict()
+
+    def _align_allowance(self) -> None:
+        """Name a provisional allowance by the told bounds, and grant what an upgrade adds."""
+        assert self.licence is not None
+        code, _, start_s, end_s, allowance = self.licence
+        mine = [g for g in self.grants if g["period"] == (code, start_s)]
+        if not mine:
+            guesses = [g for g in self.grants if g["provisional"] and g["period"]]
+            guesses = [g for g in guesses if g["period"] and g["period"][0] == code]
+            mine = [g for g in guesses if _overlaps(g, start_s, end_s)][:1]
+        for grant in mine:
+            grant["period"], grant["end_s"], grant["provisional"] = (code, start_s), end_s, False
+            given = [m for m in self.moves if m.grant_no == grant["no"] and m.source == "included"]
+            more = allowance - sum(m.amount for m in given)
+            if more > 0:
+                self._move("included", "allowance", grant["no"], more)
 
     @command
     def remove_license(self, now_ms: int) -> Verdict:
@@ -588,9 +623,9 @@ class Oracle:
         self.keys.append((operation, key, body, call))
         return Verdict(call=call, period=period)
 
-    def _touch(self, period: Period) -> None:
+    def _touch(self, period: Period, *, rolled: bool) -> None:
         if amount := self._allowance_to_come(period):
-            self._new_grant("included", "allowance", amount, period=period)
+            self._new_grant("included", "allowance", amount, period=period, rolled=rolled)
 
     def _new_grant(
         self,
@@ -600,10 +635,24 @@ class Oracle:
         expires_at_s: int | None = None,
         period: Period | None = None,
         payment: tuple[str, str] = ("", ""),
+        *,
+        rolled: bool = False,
     ) -> None:
+        """`rolled`: nobody named the period, so it is provisional unless it is the told one."""
         grant_no = len(self.grants) + 1
         owner = (period[0], period[1]) if period and kind == "allowance" else None
-        self.grants.append(Grant(no=grant_no, kind=kind, expires_at_s=expires_at_s, period=owner))
+        told = (self.licence.code, self.licence.start_s) if self.licence else None
+        licensed = self.licence is not None and self.licence.status == "active"
+        self.grants.append(
+            Grant(
+                no=grant_no,
+                kind=kind,
+                expires_at_s=expires_at_s,
+                period=owner,
+                end_s=period[2] if period and owner else 0,
+                provisional=rolled and licensed and owner is not None and owner != told,
+            )
+        )
         self._move(source, kind, grant_no, amount, payment=payment)
 
     def _new_call(self, now_ms: int, status: str, period: Period) -> Call:
@@ -733,6 +782,10 @@ class Oracle:
             for part in ("credit", "bonus"):
                 granted, clawed, _ = self.clawback_of((payment, part))
                 assert 0 <= clawed <= granted
+
+
+def _overlaps(grant: Grant, start_s: int, end_s: int) -> bool:
+    return grant["period"] is not None and grant["period"][1] < end_s and start_s < grant["end_s"]
 
 
 def summed(flows: Iterable[Flow]) -> dict[tuple[str, str, int], int]:

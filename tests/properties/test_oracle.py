@@ -848,8 +848,64 @@ def test_a_bonus_is_clawed_back_in_proportion_by_itself() -> None:
     assert oracle.clawback_of(("pi", "bonus")) == (10, 10, 2)
 
 
-def test_net_payment_of_what_was_never_granted_does_nothing() -> None:
-    assert not Oracle().net_payment(T0, "pi", 0)["applied"]
+def test_net_payment_of_what_was_never_granted_is_refused() -> None:
+    assert refused(Oracle().net_payment(T0, "pi", 0)) == "not_fulfilled"
+
+
+def test_a_refund_without_a_payment_takes_free_paid_credit_then_debt() -> None:
+    oracle = with_credit(promotional=10, paid=40)
+    oracle.reserve(T0, "c", 35)  # pins the 10 and 25 of the 40
+    assert oracle.take_credit(T0, 20)["flows"] == [
+        ("paid", "clawed_back", 2, 15),
+        ("debt", "clawed_back", 0, 5),
+    ]
+    assert refused(oracle.take_credit(T0, 0)) == "invalid_amount"
+
+
+# -- Licences -----------------------------------------------------------------------------------
+
+
+def test_an_upgrade_grants_the_difference_at_once_and_a_downgrade_waits() -> None:
+    oracle = Oracle()
+    oracle.set_license(T0, "L", "active", T0_S, T0_S + 1000, 100)
+    oracle.reserve(T0, "c", 60)
+    upgrade = oracle.set_license(T0, "L", "active", T0_S, T0_S + 1000, 130)
+    assert upgrade["flows"] == [("included", "allowance", 1, 30)]
+    assert oracle.available(None, T0) == 70
+    assert oracle.set_license(T0, "L", "active", T0_S, T0_S + 1000, 50)["flows"] == []
+    assert oracle.available(None, T0) == 70
+    # Up again, to no more than was granted: nothing is added.
+    assert oracle.set_license(T0, "L", "active", T0_S, T0_S + 1000, 130)["flows"] == []
+    assert oracle.available(None, T0 + 1_000_000) == 130
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "provisional_is_it"),
+    [(1000, 2000, True), (1010, 2040, True), (900, 1001, True), (1999, 9000, True),
+     (2000, 3000, False), (900, 1000, False)],
+)  # fmt: skip
+def test_a_provisional_allowance_takes_the_told_bounds(
+    start_s: int, end_s: int, provisional_is_it: bool
+) -> None:
+    oracle = Oracle()
+    oracle.set_license(T0, "L", "active", T0_S, T0_S + 1000, 100)
+    late = T0 + 1_500_000  # nobody told of the period that began at 1000
+    oracle.record_usage(late, "u", 10)
+    assert oracle.grants[0]["provisional"]
+    oracle.set_license(late, "L", "active", T0_S + start_s, T0_S + end_s, 100)
+    told: Period = ("L", T0_S + start_s, T0_S + end_s, 100)
+    assert oracle.available(told, late) == (90 if provisional_is_it else 100)
+    assert oracle.grants[0]["provisional"] is not provisional_is_it
+
+
+@pytest.mark.parametrize(
+    ("end_s", "allowance", "reason"),
+    [(T0_S, 5, "invalid_period"), (T0_S + 1, -1, "invalid_amount"),
+     (T0_S + 1, 10**15 + 1, "invalid_amount"), (T0_S + 1, 10**15, "")],
+)  # fmt: skip
+def test_reasons_of_set_license(end_s: int, allowance: int, reason: str) -> None:
+    told = Oracle().set_license(T0, "L", "active", T0_S, end_s, allowance)
+    assert told["reason"] == reason
 
 
 # -- Status, sweep, limits ----------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Helpers for tests of the store: a clock that stands still, short questions, plain connections."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from guthaben.domain.commands import GrantCredit, Reserve
+from guthaben.domain.grants import PAID
+from guthaben.store.connection import joined
+from guthaben.store.schema import migrate
+from guthaben.store.store import Store
+from guthaben.store.verify import Problem, verify
+
+T0 = 1_700_000_000_000
+T0_S = T0 // 1000
+
+
+class Clock:
+    """The store's clock; it moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_ms = T0
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def wait(self, ms: int) -> None:
+        """Let time pass."""
+        self.now_ms += ms
+
+
+def url(path: Path) -> str:
+    """The URL of a database file."""
+    return f"sqlite:///{path}"
+
+
+def rows(store: Store, sql: str, *values: Any) -> list[Any]:
+    """Ask a database that is open."""
+    return store.read(lambda cursor: cursor.execute(sql, values).fetchall())
+
+
+def problems(store: Store) -> list[Problem]:
+    """What verify finds."""
+    return store.read(lambda cursor: verify(cursor, None, T0_S)).problems
+
+
+def pay(store: Store, practice_id: str, amount: int, key: str = "paid") -> None:
+    """Give paid credit."""
+    assert store.execute(practice_id, GrantCredit(key, PAID, amount)).ok
+
+
+def hold(store: Store, practice_id: str, amount: int, key: str) -> int:
+    """Reserve; tell the call's number."""
+    outcome = store.execute(practice_id, Reserve(key, amount))
+    assert outcome.call is not None, outcome
+    return outcome.call.call_no
+
+
+def held(store: Store, practice_id: str) -> int:
+    """What the practice holds."""
+    sql = "SELECT held_nano_usd FROM credit_practice WHERE practice_id = ?"
+    return int(rows(store, sql, practice_id)[0][0])
+
+
+def free(store: Store, practice_id: str) -> int:
+    """All free credit of the practice."""
+    sql = (
+        "SELECT COALESCE(SUM(free_nano_usd), 0) FROM credit_grant JOIN credit_practice"
+        " USING (practice_no) WHERE practice_id = ?"
+    )
+    return int(rows(store, sql, practice_id)[0][0])
+
+
+def prepared(path: Path, **options: Any) -> sqlite3.Connection:
+    """A host's own connection to a database that has the engine's schema."""
+    con = sqlite3.connect(path, timeout=0.2, **options)
+    with joined(con) as cursor:
+        migrate(cursor, T0_S)
+    return con
