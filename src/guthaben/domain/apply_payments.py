@@ -129,7 +129,6 @@ def net_payment(
         clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
         bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,
         net_minor=net,
-        withdrawn_minor=command.withdrawn_rappen,
     )
     record = _refund_record(practice, event, done, command.event_type, now_s)
     after = draft.finish(next_event_no=practice.next_event_no + 1)

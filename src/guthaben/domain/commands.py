@@ -157,8 +157,6 @@ class NetPayment(NamedTuple):
     event_no: int
     net_rappen: int
     event_type: str = "refund"
-    withdrawn_rappen: int = 0
-    """How much of what is missing disputes have taken; remembered for the next refund."""
 
 
 class TakeCredit(NamedTuple):

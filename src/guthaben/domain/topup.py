@@ -66,8 +66,6 @@ class CreditEvent(NamedTuple):
     captured_minor: int = 0
     net_minor: int = 0
     """What is left of the captured money after refunds and disputes, as last booked."""
-    withdrawn_minor: int = 0
-    """What disputes have taken of it, as last told."""
     clawed_back_nano_usd: int = 0
     bonus_clawed_back_nano_usd: int = 0
     parent_event_no: int = 0

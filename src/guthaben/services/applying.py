@@ -23,6 +23,7 @@ from guthaben.domain.topup import (
 from guthaben.errors import InvalidInput
 from guthaben.payments.facts import (
     CheckoutFacts,
+    DisputeFacts,
     PaymentFacts,
     checkout_facts,
     refund_facts,
@@ -62,7 +63,7 @@ def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> 
             return "ignored", "no_payment"
         return _net(
             space, told.payment_id, (told.captured_rappen or 0), (told.refunded_rappen or 0),
-            only_down=True,
+            ours=told.metadata.get("aza_purpose", "") in _OURS, only_down=True,
         )  # fmt: skip
     if event_type in {"checkout.session.expired", "checkout.session.async_payment_failed"}:
         expired = event_type.endswith("expired")
@@ -175,6 +176,7 @@ def save_card(
     if not (customer_id and method_id):
         return
     practice_no = space.practice_no(practice_id)
+    space.flush()
     mode = space.practice(practice_id).mode
     row = settings.load_settings(space.cursor, practice_no, mode) or TopupSettingsRow()
     row = row._replace(customer_id=customer_id, payment_method_id=method_id)
@@ -190,19 +192,27 @@ def settle_net(space: Workspace, facts: PaymentFacts) -> Verdict:
     )  # fmt: skip
 
 
-def disputed(space: Workspace, facts: PaymentFacts, withdrawn: int | None) -> Verdict:
-    """Raise the alarm, and book the money a dispute has taken or given back."""
+def disputed(space: Workspace, facts: PaymentFacts, told: DisputeFacts, kind: str) -> Verdict:
+    """Raise the alarm, and book the money that disputes have taken or given back."""
     owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, facts.payment_id)
-    if owner is not None:
-        subject = f"payment_disputed:{owner.event_no}"
-        settings.raise_alarm(
-            space.cursor, "payment_disputed", subject, space.now_s, owner.practice_no
-        )
-    if withdrawn is None:
-        return "done", "alarmed"
+    if owner is None:
+        return _net_later(space, facts.payment_id, _payment_notice(space, facts, "") is not None)
+    subject = f"payment_disputed:{owner.event_no}"
+    settings.raise_alarm(space.cursor, "payment_disputed", subject, space.now_s, owner.practice_no)
+    if kind.endswith(".created"):
+        return "done", "alarmed"  # opened: nothing is taken yet
+    taken = kind.endswith(".funds_withdrawn") or told.status == "lost"
+    topups.note_dispute(
+        space.cursor,
+        owner,
+        told.dispute_id,
+        withdrawn_minor=(told.amount_rappen or 0) if taken else 0,
+        is_closed=not kind.endswith(".funds_withdrawn"),
+        now_s=space.now_s,
+    )
     return _net(
         space, facts.payment_id, facts.amount_received_rappen or 0, facts.refunded_rappen or 0,
-        withdrawn=withdrawn, ours=_payment_notice(space, facts, "") is not None,
+        kind=DISPUTE,
     )  # fmt: skip
 
 
@@ -212,27 +222,23 @@ def _net(
     received_rappen: int,
     refunded_rappen: int,
     *,
-    withdrawn: int | None = None,
     ours: bool = True,
     only_down: bool = False,
+    kind: str = REFUND,
 ) -> Verdict:
-    """Bring the credit of a payment in line with the money that is left.
+    """Bring the credit of a payment in line with the money that refunds and disputes have left.
 
-    `withdrawn` None: what disputes have taken is as last told. `only_down`: the telling may be
-    an old one, so that it never gives credit back.
+    `only_down`: the telling may be an old one, so that it never gives credit back.
     """
     owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
     if owner is None:
         return _net_later(space, payment_id, ours)
+    net = received_rappen - refunded_rappen - topups.withdrawn_minor(space.cursor, owner)
     event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
-    assert event is not None
-    taken = event.withdrawn_minor if withdrawn is None else withdrawn
-    net = received_rappen - refunded_rappen - taken
-    if only_down:
+    if only_down and event is not None:
         net = min(net, event.net_minor)
     practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
-    kind = REFUND if withdrawn is None else DISPUTE
-    outcome = space.apply(practice_id, NetPayment(owner.event_no, net, kind, taken))
+    outcome = space.apply(practice_id, NetPayment(owner.event_no, net, kind))
     return "done", "netted" if outcome.applied else (outcome.reason or "nothing_to_net")
 
 

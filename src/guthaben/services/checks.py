@@ -131,9 +131,15 @@ def ttl_ms_of(ttl_s: float) -> int:
     return max(1, round(ttl_s * 1000))
 
 
+_KNOWN: dict[type, frozenset[str]] = {
+    known: frozenset(get_type_hints(known))
+    for known in (SettleOptions, ReserveOptions, UsageOptions, LicenseOptions, PolicyOptions)
+}
+
+
 def known_options(options: Mapping[str, object], known: type) -> None:
     """Refuse an option that doesn't exist: a slip of the pen must not decide about money."""
-    unknown = sorted(set(options) - set(get_type_hints(known)))
+    unknown = sorted(options.keys() - _KNOWN[known])
     if unknown:
         raise InvalidInput(f"no such option: {', '.join(unknown)}")
 

@@ -263,7 +263,9 @@ def _contradiction(record: Located, notice: PaymentNotice) -> str:
         return "practice_mismatch"
     if notice.currency != event.currency:
         return "currency_mismatch"
-    if notice.price_rappen is not None and notice.price_rappen != event.price_minor:
+    if None not in (notice.price_rappen, event.price_minor) and (
+        notice.price_rappen != event.price_minor
+    ):
         return "amount_mismatch"
     if None not in (notice.livemode, event.livemode) and notice.livemode != event.livemode:
         return "livemode_mismatch"

@@ -271,6 +271,7 @@ def _check(change: AutoTopupChange) -> None:
 
 def _change(space: Workspace, practice_id: str, change: AutoTopupChange) -> AutoTopupView:
     practice_no = space.practice_no(practice_id)
+    space.flush()
     row, _stored = _settings(space, practice_id)
     if change.enabled:
         if not (row.customer_id and row.payment_method_id):

@@ -198,12 +198,7 @@ class Inbox:
         if told.payment_id is None or told.amount_rappen is None:
             raise InvalidInput("the dispute does not tell its payment")
         facts = self._gateway.retrieve_payment(told.payment_id)
-        withdrawn: int | None = 0
-        if kind.endswith("created"):
-            withdrawn = None  # opened, nothing taken yet
-        elif kind.endswith("withdrawn") or told.status == "lost":
-            withdrawn = told.amount_rappen
-        return self._store.run(lambda space: disputed(space, facts, withdrawn))
+        return self._store.run(lambda space: disputed(space, facts, told, kind))
 
 
 def _postpone(space: Workspace, letter: Letter, at_s: int, why: str) -> None:

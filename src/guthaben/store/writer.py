@@ -208,7 +208,7 @@ class Writer:
             self._commands(orders)
 
     def _commands(self, orders: list[Order]) -> None:
-        watching = self._on_claim is not None and self._may_claim()
+        watching = self._is_watching()
         try:
             answers, claims = self._transaction(lambda space: _fold(space, orders, watching))
         except GuthabenError as error:
@@ -221,6 +221,14 @@ class Writer:
         for order, answer in zip(orders, answers, strict=True):
             order.reply(answer)
         self._tell_claims(claims)
+
+    def _is_watching(self) -> bool:
+        """Ask whether top-ups may be claimed now; in doubt not."""
+        try:
+            return self._on_claim is not None and self._may_claim()
+        except Exception:
+            log.exception("nobody knows whether top-ups may be claimed: none is")
+            return False
 
     def _one_by_one(self, orders: list[Order], error: Exception) -> None:
         """Give every command a transaction of its own; the culprit is refused and alarmed."""

@@ -199,7 +199,6 @@ CREATE TABLE credit_event (
     bonus_grant_no INTEGER NOT NULL,
     captured_minor INTEGER NOT NULL,
     net_minor INTEGER NOT NULL,
-    withdrawn_minor INTEGER NOT NULL,
     clawed_back_nano_usd INTEGER NOT NULL CHECK (clawed_back_nano_usd >= 0),
     bonus_clawed_back_nano_usd INTEGER NOT NULL CHECK (bonus_clawed_back_nano_usd >= 0),
     parent_event_no INTEGER NOT NULL,
@@ -261,6 +260,20 @@ CREATE TRIGGER credit_payment_no_delete BEFORE DELETE ON credit_payment
 BEGIN
     SELECT RAISE(ABORT, 'the payment registry is kept for ever');
 END;
+
+-- What each dispute has taken of a payment; once it is closed, nothing told later changes it.
+CREATE TABLE credit_dispute (
+    provider TEXT NOT NULL,
+    dispute_id TEXT NOT NULL,
+    practice_no INTEGER NOT NULL,
+    event_no INTEGER NOT NULL,
+    withdrawn_minor INTEGER NOT NULL CHECK (withdrawn_minor >= 0),
+    is_closed INTEGER NOT NULL,
+    told_at_s INTEGER NOT NULL,
+    PRIMARY KEY (provider, dispute_id)
+) WITHOUT ROWID;
+
+CREATE INDEX credit_dispute_event ON credit_dispute (practice_no, event_no);
 
 CREATE TABLE credit_topup_settings (
     practice_no INTEGER PRIMARY KEY,
