@@ -22,7 +22,7 @@ OPEN_GRANTS = "credit_grant INDEXED BY credit_grant_open"
 """SQLite would rather walk the primary key: all grants a practice ever had."""
 
 _SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ?"
-_SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND is_open = 1"
+_SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM {OPEN_GRANTS} WHERE practice_no = ? AND is_open = 1"
 _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"
     " WHERE practice_no = ? AND kind = 1 AND license = ? AND period_start_s = ?"
