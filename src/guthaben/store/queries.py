@@ -93,8 +93,8 @@ def list_practices(cursor: sqlite3.Cursor, after_id: str, limit: int) -> list[Pr
     """Read practices in the order of their ids."""
     rows = cursor.execute(
         "SELECT practice_id, status, mode, held_nano_usd, debt_nano_usd,"
-        " COALESCE((SELECT SUM(free_nano_usd) FROM credit_grant g INDEXED BY credit_grant_open WHERE"
-        " g.practice_no = p.practice_no AND g.is_open = 1), 0),"
+        " COALESCE((SELECT SUM(free_nano_usd) FROM credit_grant g INDEXED BY credit_grant_open"
+        " WHERE g.practice_no = p.practice_no AND g.is_open = 1), 0),"
         " license, last_seq FROM credit_practice p WHERE practice_id > ?"
         " ORDER BY practice_id LIMIT ?",
         (after_id, min(limit, MAX_PAGE)),
