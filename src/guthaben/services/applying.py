@@ -199,6 +199,8 @@ def disputed(space: Workspace, facts: PaymentFacts, told: DisputeFacts, kind: st
         return _net_later(space, facts.payment_id, _payment_notice(space, facts, "") is not None)
     subject = f"payment_disputed:{owner.event_no}"
     settings.raise_alarm(space.cursor, "payment_disputed", subject, space.now_s, owner.practice_no)
+    # Whoever disputes a charge must not be charged again by itself.
+    settings.pause_auto_topup(space.cursor, owner.practice_no, "payment_disputed", space.now_s)
     if kind.endswith(".created"):
         return "done", "alarmed"  # opened: nothing is taken yet
     taken = kind.endswith(".funds_withdrawn") or told.status == "lost"

@@ -117,7 +117,7 @@ class Inbox:
             self._store.run(lambda space: _bury(space, letter, why))
             return True
         pause_s = min(_FIRST_RETRY_S * 2**letter.attempts, _LONGEST_RETRY_S)
-        self._store.run(lambda space: inbox.try_again(space.cursor, letter, now_s + pause_s, why))
+        self._store.run(lambda space: _postpone(space, letter, now_s + pause_s, why))
         return False
 
     # ---- by kind of event
@@ -195,9 +195,11 @@ class Inbox:
         return self._store.run(lambda space: settle_net(space, facts))
 
     def _dispute(self, kind: str, told: DisputeFacts) -> Verdict:
-        if told.payment_id is None or told.amount_rappen is None:
-            raise InvalidInput("the dispute does not tell its payment")
+        if told.payment_id is None:
+            return "ignored", "no_payment"  # all our payments are intents
         facts = self._gateway.retrieve_payment(told.payment_id)
+        if None in (told.amount_rappen, facts.refunded_rappen, facts.amount_received_rappen):
+            raise InvalidInput("the payment does not tell its refunds, or the dispute its amount")
         return self._store.run(lambda space: disputed(space, facts, told, kind))
 
 

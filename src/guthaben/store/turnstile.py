@@ -1,9 +1,9 @@
 """A turnstile between processes: SQLite's own lock lets the busiest win, this one lets the next in.
 
 Law: whoever waits at `next` goes before whoever comes later. Take next, take main, drop next.
-It is used only while other processes write to the same file, because it costs throughput; it
-guards fairness, never correctness: whoever can't pass in time goes on without it, so a process that
-was stopped at the gate can't stop the others.
+It guards fairness, never correctness: whoever can't pass in time goes on without it, so a process
+that was stopped at the gate can't stop the others. Where nobody waits it costs four system calls,
+a few microseconds beside a commit.
 """
 
 from __future__ import annotations

@@ -29,8 +29,6 @@ from guthaben.store.workspace import EventNote, Workspace
 log = logging.getLogger("guthaben.writer")
 
 MAX_BATCH = 512
-_CROWD_S = 5.0
-"""How long after another process's write the turnstile stays in use."""
 
 
 Reply = Callable[[object], None]
@@ -89,7 +87,6 @@ class Writer:
         self._cache_in_doubt = False
         self._data_version = -1
         self._turnstile = None if location.in_memory else Turnstile(location.path)
-        self._crowded_until = 0.0
         self._pid = os.getpid()
         self._closed = False
         self._con: sqlite3.Connection | None = None
@@ -121,14 +118,14 @@ class Writer:
         """
         if self._last_batch > 1 or not self._queue.empty() or self._pid != os.getpid():
             return False
-        if not self._work_lock.acquire(blocking=False):
+        if self._work_lock.locked():
             return False
-        try:
+        # Not acquire and try: a signal between the two would leave the lock taken for ever. Whoever
+        # loses the race for it waits for one batch.
+        with self._work_lock:
             if self._closed:
                 return False
             self._commands([order])
-        finally:
-            self._work_lock.release()
         return True
 
     def close(self) -> None:
@@ -283,9 +280,7 @@ class Writer:
             return answer
 
     def _my_turn(self) -> contextlib.AbstractContextManager[None]:
-        if self._turnstile is None or time.monotonic() > self._crowded_until:
-            return contextlib.nullcontext()
-        return self._turnstile.passed()
+        return contextlib.nullcontext() if self._turnstile is None else self._turnstile.passed()
 
     def _begin(self) -> sqlite3.Cursor:
         try:
@@ -294,6 +289,9 @@ class Writer:
             con = self._con
             assert con is not None
             cursor = con.cursor()
+            if con.in_transaction:  # an interrupt left it open
+                cursor.execute("ROLLBACK")
+                self._cache.clear()
             cursor.execute("BEGIN IMMEDIATE")
             (version,) = cursor.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
@@ -302,8 +300,6 @@ class Writer:
         if self._cache_in_doubt:
             self._cache.clear()
         if version != self._data_version:
-            if self._data_version != -1:
-                self._crowded_until = time.monotonic() + _CROWD_S
             self._cache.clear()
             self._data_version = version
         return cursor
