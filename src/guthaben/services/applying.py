@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guthaben.domain.commands import NetPayment
-from guthaben.domain.money import parse_chf, parse_usd
+from guthaben.domain.money import NANO_PER_USD, RAPPEN_PER_CHF, parse_chf, parse_usd
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
     CANCELED,
@@ -166,6 +166,9 @@ def _credit_or_quarantine(
         stated = _amount(parse_chf, facts.metadata.get("paid_chf", ""))
         if stated != notice.price_rappen or notice.currency != "chf":
             return quarantine(space, notice, "amount_mismatch")
+        # Old rates gave up to 2 USD for 3 CHF; metadata alone may not say more than 1 for 1.
+        if notice.credit_nano_usd > stated * (NANO_PER_USD // RAPPEN_PER_CHF):
+            return quarantine(space, notice, "credit_not_credible")
     return credit_payment(space, notice)
 
 

@@ -168,7 +168,7 @@ class AsyncGuthaben:
         return await asyncio.to_thread(self.core.verification, practice_id)
 
     async def expire(self) -> int:
-        """Expire what is due of every practice; tell how many practices had something due."""
+        """Expire what is due of every practice; tell how many practices were looked at."""
         return await asyncio.to_thread(self.core.expire_due)
 
     # ---- end

@@ -178,7 +178,7 @@ class Guthaben:
         return self.core.verification(practice_id)
 
     def expire(self) -> int:
-        """Expire what is due of every practice; tell how many practices had something due."""
+        """Expire what is due of every practice; tell how many practices were looked at."""
         return self.core.expire_due()
 
     # ---- end

@@ -175,6 +175,7 @@ class Inbox:
         if facts.status not in {None, "succeeded"}:
             return "done", f"setup_{facts.status}"
         if not (facts.customer_id and facts.payment_method_id):
+            self._store.run(lambda space: _incomplete(space, practice_id))
             return "quarantined", "setup_incomplete"
         self._store.run(
             lambda space: save_card(space, practice_id, facts.customer_id, facts.payment_method_id)
@@ -207,6 +208,12 @@ def _postpone(space: Workspace, letter: Letter, at_s: int, why: str) -> None:
     inbox.try_again(space.cursor, letter, at_s, why)
     if letter.attempts + 1 == _ALARM_AT_ATTEMPT:
         settings.raise_alarm(space.cursor, "webhook_waiting", letter.event_id, space.now_s)
+
+
+def _incomplete(space: Workspace, practice_id: str) -> None:
+    settings.raise_alarm(
+        space.cursor, "setup_incomplete", practice_id, space.now_s, space.practice_no(practice_id)
+    )
 
 
 def _bury(space: Workspace, letter: Letter, why: str) -> None:

@@ -1,0 +1,41 @@
+"""One house per test; when it closes, the journal must explain every balance."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services.house import House
+
+Build = Callable[..., House]
+
+# What survives a power cut is tested elsewhere; here a disk only costs time.
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    """Build a house; several in one test stand apart."""
+    built: list[House] = []
+    base = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+
+        def make(**options: Any) -> House:
+            made = House(Path(folder) / f"credit{len(built)}.db", **options)
+            built.append(made)
+            return made
+
+        yield make
+        for house in built:
+            house.close()
+
+
+@pytest.fixture
+def house(build: Build) -> House:
+    """One house whose gate claims by itself."""
+    return build()

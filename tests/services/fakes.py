@@ -1,0 +1,247 @@
+"""A payment provider that answers as it is told, and notes what was committed when it was asked.
+
+Law of the fake: money moves once per idempotency key, whatever is answered. Each call notes,
+through a second connection, which credit events were committed at that moment and whether somebody
+else could write: so a test sees that the attempt was durable, and that no transaction was open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from guthaben.errors import PaymentError, PaymentRejected
+from guthaben.payments.gateway import (
+    METADATA_TOPUP_ID,
+    Charged,
+    ChargeOrder,
+    ChargeResult,
+    CheckoutFacts,
+    CheckoutOrder,
+    Declined,
+    HostedPage,
+    NeedsCustomer,
+    NotSent,
+    PaymentFacts,
+    Processing,
+    RefundReceipt,
+    SetupFacts,
+    SetupOrder,
+    SubscriptionOrder,
+    Unknown,
+)
+
+CREATED_AT_S = 1_700_000_000
+
+
+class Asked(NamedTuple):
+    """One call, and the world at that moment."""
+
+    method: str
+    argument: Any
+    committed: list[dict[str, Any]]
+    others_could_write: bool
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The charge is carried out, and the answer is lost; the same key tells it later."""
+
+    result: ChargeResult | None = None
+    """What the provider did: by default the card was charged."""
+
+
+Step = ChargeResult | Lost | Exception | Callable[[ChargeOrder], ChargeResult]
+
+_STATUS = {
+    Charged: "succeeded",
+    Processing: "processing",
+    NeedsCustomer: "requires_action",
+    Declined: "requires_payment_method",
+}
+
+
+@dataclass
+class FakeGateway:
+    """Implements `PaymentGateway`. `steps` are the next charges; without one a card is charged."""
+
+    database: Path
+    livemode: bool = True
+    steps: deque[Step] = field(default_factory=deque)
+    asked: list[Asked] = field(default_factory=list)
+    payments: dict[str, PaymentFacts] = field(default_factory=dict)
+    setups: dict[str, SetupFacts] = field(default_factory=dict)
+    down: PaymentError | None = None
+    """Raised by everything but a charge, as long as it is set."""
+    refuse: Exception | None = None
+    """Raised by the making of a page, as long as it is set."""
+    during: Callable[[ChargeOrder], None] = lambda _order: None
+    """Called while a charge is under way, after the money moved and before the answer."""
+    _said: dict[str, ChargeResult] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pages: int = 0
+
+    # ---- what a test asks
+
+    @property
+    def charges(self) -> list[ChargeOrder]:
+        """Every charge that was asked for, repetitions included."""
+        return [seen.argument for seen in self.asked if seen.method == "charge_saved_card"]
+
+    @property
+    def charged_rappen(self) -> int:
+        """The money that really moved."""
+        succeeded = (p for p in self.payments.values() if p.status == "succeeded")
+        return sum(payment.amount_received_rappen or 0 for payment in succeeded)
+
+    def methods(self) -> list[str]:
+        """The names of all calls, in order."""
+        return [seen.method for seen in self.asked]
+
+    def then(self, *steps: Step) -> None:
+        """Say what the next charges come to."""
+        self.steps.extend(steps)
+
+    def put(self, payment_id: str, **facts: Any) -> PaymentFacts:
+        """Make or change a payment as the provider knows it."""
+        known = self.payments.get(payment_id)
+        fields: dict[str, Any] = {
+            "payment_id": payment_id, "status": "succeeded", "amount_rappen": 3_000,
+            "amount_received_rappen": 3_000, "refunded_rappen": 0, "disputed": False,
+            "currency": "chf", "livemode": self.livemode, "customer_id": "cus_1",
+            "payment_method_id": "pm_1", "created_at_s": CREATED_AT_S, "metadata": {},
+        }  # fmt: skip
+        if known is not None:
+            fields = {name: getattr(known, name) for name in fields}
+        made = PaymentFacts(**{**fields, **facts})
+        self.payments[payment_id] = made
+        return made
+
+    # ---- the protocol
+
+    def create_checkout(self, order: CheckoutOrder) -> HostedPage:
+        return self._page("create_checkout", order)
+
+    def create_setup(self, order: SetupOrder) -> HostedPage:
+        return self._page("create_setup", order)
+
+    def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
+        return self._page("create_subscription_checkout", order)
+
+    def charge_saved_card(self, order: ChargeOrder) -> ChargeResult:
+        self._note("charge_saved_card", order)
+        with self._lock:
+            known = self._said.get(order.idempotency_key)
+            step = None if known is not None or not self.steps else self.steps.popleft()
+        if known is not None:
+            return known
+        answer = self._carry_out(order, step)
+        self.during(order)
+        return answer
+
+    def retrieve_payment(self, payment_id: str) -> PaymentFacts:
+        self._read("retrieve_payment", payment_id)
+        if payment_id not in self.payments:
+            raise PaymentRejected("There is no such payment.")
+        return self.payments[payment_id]
+
+    def find_payment(
+        self, topup_id: str, customer_id: str, created_after_s: int
+    ) -> PaymentFacts | None:
+        self._read("find_payment", (topup_id, customer_id, created_after_s))
+        mine = (p for p in self.payments.values() if p.customer_id == customer_id)
+        found = (p for p in mine if p.metadata.get(METADATA_TOPUP_ID) == topup_id)
+        return next(found, None)
+
+    def payments_between(
+        self, created_from_s: int, created_before_s: int
+    ) -> Iterator[PaymentFacts]:
+        raise NotImplementedError
+
+    def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
+        raise NotImplementedError
+
+    def retrieve_setup(self, setup_id: str) -> SetupFacts:
+        self._read("retrieve_setup", setup_id)
+        return self.setups[setup_id]
+
+    def cancel_payment(self, payment_id: str) -> PaymentFacts:
+        raise NotImplementedError
+
+    def expire_checkout(self, session_id: str) -> CheckoutFacts:
+        raise NotImplementedError
+
+    def refund(
+        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
+    ) -> RefundReceipt:
+        raise NotImplementedError
+
+    # ---- inside
+
+    def _page(self, method: str, order: Any) -> HostedPage:
+        self._note(method, order)
+        if self.refuse is not None:
+            raise self.refuse
+        with self._lock:
+            self._pages += 1
+            number = self._pages
+        return HostedPage(f"cs_{number}", f"https://pay.example/{number}")
+
+    def _read(self, method: str, argument: Any) -> None:
+        self._note(method, argument)
+        if self.down is not None:
+            raise self.down
+
+    def _carry_out(self, order: ChargeOrder, step: Step | None) -> ChargeResult:
+        if isinstance(step, Exception):
+            raise step
+        if step is None:
+            step = Charged(f"pi_of_{order.metadata[METADATA_TOPUP_ID]}")
+        if isinstance(step, Lost):
+            real = step.result or Charged(f"pi_of_{order.metadata[METADATA_TOPUP_ID]}")
+            self._move(order, real)
+            return Unknown("connection")
+        if callable(step):
+            return step(order)
+        if not isinstance(step, NotSent | Unknown):
+            self._move(order, step)
+        return step
+
+    def _move(self, order: ChargeOrder, result: ChargeResult) -> None:
+        with self._lock:
+            assert order.idempotency_key not in self._said, "charged twice"
+            self._said[order.idempotency_key] = result
+        payment_id = getattr(result, "payment_id", None)
+        if payment_id:
+            status = _STATUS[type(result)]
+            self.put(
+                payment_id, status=status, metadata=dict(order.metadata),
+                amount_rappen=order.amount_rappen, customer_id=order.customer_id,
+                amount_received_rappen=order.amount_rappen if status == "succeeded" else 0,
+            )  # fmt: skip
+
+    def _note(self, method: str, argument: Any) -> None:
+        committed, could_write = _look(self.database)
+        with self._lock:
+            self.asked.append(Asked(method, argument, committed, could_write))
+
+
+def _look(database: Path) -> tuple[list[dict[str, Any]], bool]:
+    """See what is committed, and whether another connection can write now."""
+    con = sqlite3.connect(database, timeout=2, isolation_level=None)
+    try:
+        con.row_factory = sqlite3.Row
+        rows = con.execute("SELECT * FROM credit_event ORDER BY row_id").fetchall()
+        try:
+            con.execute("BEGIN IMMEDIATE")
+            con.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return [dict(row) for row in rows], False
+        return [dict(row) for row in rows], True
+    finally:
+        con.close()
