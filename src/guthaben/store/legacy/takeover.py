@@ -16,8 +16,9 @@ from guthaben.domain.commands import RecordUsage
 from guthaben.domain.period import month_of
 from guthaben.domain.topup import IN_FLIGHT, SUCCEEDED
 from guthaben.errors import MigrationNeeded, Refused
-from guthaben.store import legacy_rows, settings, topups
-from guthaben.store.legacy_old_rows import (
+from guthaben.store import settings, topups
+from guthaben.store.legacy import rows as legacy_rows
+from guthaben.store.legacy.old_rows import (
     Licenses,
     OldEntry,
     OldSettings,
@@ -27,7 +28,7 @@ from guthaben.store.legacy_old_rows import (
     read_settings,
     read_usage,
 )
-from guthaben.store.legacy_rows import BlockedCall
+from guthaben.store.legacy.rows import BlockedCall
 from guthaben.store.settings import ConsentRow
 from guthaben.store.workspace import Workspace
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 from guthaben.errors import MigrationNeeded
 from guthaben.store.adopted import Adopted
 from guthaben.store.connection import joined
-from guthaben.store.legacy_takeover import take_over
+from guthaben.store.legacy.takeover import take_over
 from guthaben.store.schema import applied, migrate, migrations, statements
 from guthaben.store.writer import wall_clock_ms
 
@@ -60,7 +60,7 @@ def _newest() -> int:
 
 @cache
 def _sql() -> str:
-    return files("guthaben.store").joinpath("legacy_views.sql").read_text("utf-8")
+    return files("guthaben.store.legacy").joinpath("views.sql").read_text("utf-8")
 
 
 @cache

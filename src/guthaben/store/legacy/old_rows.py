@@ -14,8 +14,8 @@ from guthaben.domain.calls import Origin, Usage
 from guthaben.domain.money import micros_from_float, nano_usd_from_float, rappen_from_float
 from guthaben.domain.period import Period
 from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, MOVES, CreditEvent
-from guthaben.store.legacy_meta import clean_meta
-from guthaben.store.legacy_rows import LicenseRow
+from guthaben.store.legacy.meta import clean_meta
+from guthaben.store.legacy.rows import LicenseRow
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import EventNote
 

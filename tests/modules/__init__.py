@@ -1,0 +1,1 @@
+"""The four modules: their contract in this project's own words."""
