@@ -28,13 +28,20 @@ def matcher(clause: Mapping[str, Any]) -> Matcher:
     if operator in ("or", "and"):
         return _combined(any if operator == "or" else all, tuple(map(matcher, operand)))
     if operator == "regex":
-        found = re.compile(operand).search
+        found = _compiled(operand).search
         return lambda name: found(name) is not None
     compare = _COMPARED.get(operator)
     if compare is None:
         raise ValueError(f"no operator of a clause: {operator!r:.40}")
     wanted = operand.lower()
     return lambda name: compare(name, wanted)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression of a clause: {pattern!r:.80}") from error
 
 
 _COMPARED: Final[Mapping[str, Callable[[str, str], bool]]] = {

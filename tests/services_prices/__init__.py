@@ -1,0 +1,1 @@
+"""Tests of prices, usages and bounds as services."""
