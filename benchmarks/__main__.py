@@ -71,7 +71,7 @@ def main() -> None:
         "256 tasks": lambda url: load.tasks(url, 256, seconds, hot=False),
     }
     report: dict[str, object] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()} with {os.cpu_count()} cores",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "commit": _commit(),
@@ -93,8 +93,7 @@ def _table(report: dict[str, object], rows: dict[str, dict[str, float]]) -> str:
     lines = [
         "# Benchmark on SQLite, WAL, synchronous FULL",
         "",
-        f"{report['machine']}, Python {report['python']}, SQLite {report['sqlite']},"
-        f" commit {report['commit']}",
+        ", ".join(f"{name} {report[name]}" for name in ("machine", "python", "sqlite", "commit")),
         "",
         "| callers | pairs/s | goal | p50 ms | p99 ms | floor operations/s | operations / floor |",
         "|---|---|---|---|---|---|---|",

@@ -28,7 +28,7 @@ def grow(credit: Guthaben, until: int, begun_at: int) -> None:
 
 
 def balance_us(credit: Guthaben, rounds: int = 7, each: int = 300) -> float:
-    """Measure one balance in microseconds: the median of rounds, which a noisy machine can't move far."""
+    """Measure one balance in microseconds: the median of rounds, for the machine is noisy."""
     found = []
     for _ in range(rounds):
         begun = time.perf_counter()

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from guthaben.errors import InvalidInput
-from guthaben.services.requests import practice_id_of
+from guthaben.services.checks import practice_id_of
 from guthaben.store import api_keys
 from guthaben.store.api_keys import ApiKeyRow
 from guthaben.store.store import Store
@@ -70,13 +70,20 @@ class ApiKeyView:
     revoked_at_s: int | None
 
 
+class _Recalled(NamedTuple):
+    """A key that was found valid, and how long that may be believed."""
+
+    row: ApiKeyRow
+    until_s: float
+
+
 class ApiKeys:
     """Makes, checks, lists and revokes the keys of one database; thread-safe."""
 
     def __init__(self, store: Store, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock_s = clock_s
-        self._known: dict[str, tuple[ApiKeyRow, float]] = {}
+        self._known: dict[str, _Recalled] = {}
 
     def create(
         self,
@@ -114,9 +121,9 @@ class ApiKeys:
     def recall(self, key: str) -> Credential | None:
         """Check a key without asking the store, if it was checked a moment ago; never blocks."""
         known = self._known.get(_key_id_of(key))
-        if known is None or known[1] < self._clock_s():
+        if known is None or known.until_s < self._clock_s():
             return None
-        return _credential(known[0], key)
+        return _credential(known.row, key)
 
     def check(self, key: str) -> Credential | None:
         """Tell whose key this is, or None: unknown, wrong and revoked keys answer alike."""
@@ -128,7 +135,7 @@ class ApiKeys:
             return None
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
-        self._known[key_id] = (row, self._clock_s() + FORGET_S)
+        self._known[key_id] = _Recalled(row, self._clock_s() + FORGET_S)
         return _credential(row, key)
 
     def list(self, practice_id: str | None = None) -> list[ApiKeyView]:

@@ -1,0 +1,188 @@
+"""Services: everything the routes need, opened together, started and stopped together.
+
+Law: one store per process and database; the sync and the async interface share it. Questions to
+the payment provider run on threads of their own, so that a slow provider delays no gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from guthaben import config
+from guthaben.payments.gateway import PaymentGateway
+from guthaben.services.api_keys import ApiKeys
+from guthaben.services.asynchronous import AsyncGuthaben
+from guthaben.services.auto_topup import Charger
+from guthaben.services.guthaben import Guthaben
+from guthaben.services.topups import Topups
+from guthaben.services.webhooks import Inbox
+from guthaben.web.access import Access
+from guthaben.web.background import Job
+from guthaben.web.metrics import Metrics
+from guthaben.web.problems import not_configured
+
+T = TypeVar("T")
+
+_INBOX_S = 2
+_SWEEP_S = 30
+_RESOLVE_S = 30
+_SLOW_THREADS = 8
+_STOP_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """What there is only with a payment provider."""
+
+    topups: Topups
+    inbox: Inbox
+    charger: Charger
+
+
+class Services:
+    """Opened on one database; use `async with`, in the lifespan of the app that mounts the routes.
+
+    Without a gateway nothing can be bought, and everything else works.
+    """
+
+    def __init__(
+        self,
+        guthaben: Guthaben,
+        payments: Payments | None,
+        *,
+        purchases_allowed: Callable[[], bool] = lambda: True,
+        public_url: str | None = None,
+    ) -> None:
+        self.guthaben = guthaben
+        self.purchases_allowed = purchases_allowed
+        self.core = guthaben.core
+        self.credit = AsyncGuthaben(guthaben.core)
+        self.keys = ApiKeys(guthaben.core.store)
+        self.access = Access(self.keys)
+        self.metrics = Metrics()
+        self.public_url = public_url
+        self.running = False
+        self._payments = payments
+        self._slow = ThreadPoolExecutor(_SLOW_THREADS, "guthaben-slow")
+        self._inbox_job = self._job("inbox", _INBOX_S, _drain(payments.inbox)) if payments else None
+        self._jobs = [job for job in (self._inbox_job, *self._other_jobs()) if job is not None]
+
+    @classmethod
+    def open(
+        cls,
+        database_url: str,
+        *,
+        gateway: PaymentGateway | None = None,
+        webhook_secrets: Callable[[], tuple[str, ...]] = config.stripe_webhook_secrets,
+        livemode: bool | None = None,
+        charges_allowed: Callable[[], bool] = config.auto_topup_enabled,
+        purchases_allowed: Callable[[], bool] = lambda: True,
+        public_url: str | None = None,
+    ) -> Self:
+        """Open or migrate the database; blocks meanwhile. Raises as `Guthaben.open` does.
+
+        `livemode` says which webhooks are taken, real ones or tests; `charges_allowed` is asked
+        before each automatic charge, `purchases_allowed` before each purchase by hand.
+        """
+        if gateway is None:
+            return cls(Guthaben.open(database_url), None, public_url=public_url)
+        charger = Charger(gateway, allowed=charges_allowed)
+        guthaben = Guthaben.open(database_url, on_claim=charger.claimed, may_claim=charger.allowed)
+        charger.attach(guthaben.core.store)
+        payments = Payments(
+            Topups(guthaben, gateway, livemode=livemode),
+            Inbox(guthaben, gateway, secrets=webhook_secrets, livemode_expected=livemode),
+            charger,
+        )
+        return cls(guthaben, payments, purchases_allowed=purchases_allowed, public_url=public_url)
+
+    def _job(self, name: str, every_s: int, work: Callable[[], object]) -> Job:
+        return Job(name, every_s, work, self.metrics)
+
+    def _other_jobs(self) -> list[Job]:
+        jobs = [self._job("expire", _SWEEP_S, self.guthaben.expire)]
+        if self._payments is not None:
+            charger = self._payments.charger
+            jobs.append(self._job("resolve_charges", _RESOLVE_S, charger.resolve_waiting))
+        return jobs
+
+    @property
+    def payments(self) -> Payments:
+        """Give what needs a payment provider; without one, answer that there is none."""
+        if self._payments is None:
+            raise not_configured()
+        return self._payments
+
+    def news_in_inbox(self) -> None:
+        """Let the inbox be worked at once."""
+        if self._inbox_job is not None:
+            self._inbox_job.wake()
+
+    async def slowly(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Do something that may take seconds on a thread set aside for that."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._slow, lambda: work(*args, **options))
+
+    # ---- life
+
+    def start(self) -> None:
+        """Start the background jobs."""
+        if self._payments is not None:
+            self._payments.charger.start()
+        for job in self._jobs:
+            job.start()
+        self.running = True
+
+    def stop(self) -> None:
+        """Stop the background jobs, finish what is queued, close the database. Idempotent."""
+        self.running = False
+        charges_end = self._stop_charging()
+        for job in self._jobs:
+            job.ask_to_stop()
+        end_s = time.monotonic() + _STOP_S
+        for job in self._jobs:
+            job.join(max(0, end_s - time.monotonic()))
+        charges_end.join(max(0, end_s - time.monotonic()))
+        self._slow.shutdown(wait=False, cancel_futures=True)
+        self.guthaben.close()
+
+    def _stop_charging(self) -> threading.Thread:
+        """Stop the charger on the side: a charge under way may take longer than we wait.
+
+        What it can't store any more stays pending, and is resolved after the next start.
+        """
+        stop = self._payments.charger.stop if self._payments is not None else _nothing
+        thread = threading.Thread(target=stop, name="guthaben-stop-charger", daemon=True)
+        thread.start()
+        return thread
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def _nothing() -> None:
+    """Stop nothing."""
+
+
+def _drain(inbox: Inbox) -> Callable[[], None]:
+    def work() -> None:
+        while inbox.work_once():
+            pass
+
+    return work

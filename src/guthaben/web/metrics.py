@@ -1,0 +1,110 @@
+"""Metrics for Prometheus: what was asked, how it ended, how long it took, what waits.
+
+Law: labels come from short fixed lists (routes, outcomes, jobs), never from a practice or a key, so
+that neither secrets nor customers can be read here and the number of series stays bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from guthaben.domain.money import float_from_nano_usd
+from guthaben.store.figures import Figures
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class Metrics:
+    """The series of one server; a registry of its own, so that several may live in a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Histogram(
+            "guthaben_http_request_seconds",
+            "Time from a request to its answer.",
+            ("method", "route", "status"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._commands = Counter(
+            "guthaben_commands",
+            "Steps of calls and changes of credit, by outcome.",
+            ("operation", "outcome"),
+            registry=self.registry,
+        )
+        self._webhooks = Counter(
+            "guthaben_webhooks",
+            "Webhooks received: new, repeated, ignored or rejected.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._totals = {
+            name: Gauge(f"guthaben_{name}", about, registry=self.registry)
+            for name, about in _TOTALS.items()
+        }
+        self._job_runs = Gauge(
+            "guthaben_job_last_run_timestamp_seconds",
+            "When a background job last ended well.",
+            ("job",),
+            registry=self.registry,
+        )
+        self._job_failures = Counter(
+            "guthaben_job_failures",
+            "How often a background job broke.",
+            ("job",),
+            registry=self.registry,
+        )
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one answered request."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def command(self, operation: str, outcome: str) -> None:
+        """Note how one command ended: ok, replayed, or the reason of its refusal."""
+        self._commands.labels(operation, outcome).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """Note one webhook."""
+        self._webhooks.labels(outcome).inc()
+
+    def job_ran(self, job: str) -> None:
+        """Note that a background job ended well."""
+        self._job_runs.labels(job).set(time.time())
+
+    def job_failed(self, job: str) -> None:
+        """Note that a background job broke."""
+        self._job_failures.labels(job).inc()
+
+    def render(self, figures: Figures) -> bytes:
+        """Write all series in Prometheus' text format."""
+        totals = self._totals
+        totals["practices"].set(figures.practices)
+        totals["held_usd"].set(float_from_nano_usd(figures.held_nano_usd))
+        totals["debt_usd"].set(float_from_nano_usd(figures.debt_nano_usd))
+        totals["inbox_waiting"].set(figures.inbox_waiting)
+        totals["attempts_waiting"].set(figures.attempts_waiting)
+        totals["open_alarms"].set(figures.open_alarms)
+        return generate_latest(self.registry)
+
+
+_TOTALS: Final = {
+    "practices": "Practices in the database.",
+    "held_usd": "Credit held by open reservations, in USD.",
+    "debt_usd": "What practices used beyond their credit and still owe, in USD.",
+    "inbox_waiting": "Webhooks stored and not applied yet.",
+    "attempts_waiting": "Automatic charges without an outcome.",
+    "open_alarms": "Alarms that nobody cleared.",
+}

@@ -1,0 +1,129 @@
+"""A server in this process, on a database of its own, with a provider that only pretends."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from guthaben.errors import GuthabenError
+from guthaben.payments.gateway import CheckoutOrder, HostedPage, SetupOrder
+from guthaben.services.topups import AutoTopupChange
+from guthaben.web.app import create_app
+from guthaben.web.deps import Services
+
+SECRET = "whsec_of_the_web_tests"
+
+
+@dataclass
+class PretendedGateway:
+    """Makes pages, and breaks when told to; everything else is not to be asked."""
+
+    orders: list[Any] = field(default_factory=list)
+    breaks_with: GuthabenError | None = None
+
+    def create_checkout(self, order: CheckoutOrder) -> HostedPage:
+        return self._page(order)
+
+    def create_setup(self, order: SetupOrder) -> HostedPage:
+        return self._page(order)
+
+    def _page(self, order: Any) -> HostedPage:
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        self.orders.append(order)
+        number = len(self.orders)
+        return HostedPage(f"cs_test_{number:024d}", f"https://pay.example.com/{number}")
+
+
+@dataclass
+class Web:
+    """A served database, and clients for it."""
+
+    services: Services
+    app: FastAPI
+    gateway: PretendedGateway
+    opened: list[httpx.AsyncClient] = field(default_factory=list)
+
+    def client(
+        self,
+        practice_id: str | None = "prac_1",
+        scopes: tuple[str, ...] = ("gate", "credit"),
+        **headers: str,
+    ) -> httpx.AsyncClient:
+        """Return a client with a new key; `scopes` empty: without any."""
+        if scopes:
+            made = self.services.keys.create(practice_id, scopes, mode="test")
+            headers = {"Authorization": f"Bearer {made.key}", **headers}
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+        self.opened.append(client)
+        return client
+
+    def give(self, amount_nano_usd: int = 10_000_000_000, practice_id: str = "prac_1") -> None:
+        """Give credit."""
+        key = f"given-{amount_nano_usd}"
+        self.services.guthaben.grant(practice_id, amount_nano_usd, key=key)
+
+    def seq(self, practice_id: str = "prac_1") -> tuple[int, int, int]:
+        """Tell how much has happened: transfers, calls, top-ups."""
+        guthaben = self.services.guthaben
+        return (
+            len(guthaben.statement(practice_id).entries),
+            len(guthaben.calls(practice_id)),
+            len(guthaben.topups(practice_id)),
+        )
+
+    def save_card(self, practice_id: str = "prac_1") -> None:
+        """Save a card as the provider's event would."""
+        from guthaben.store import settings
+        from guthaben.store.workspace import Workspace
+
+        def save(space: Workspace) -> None:
+            number = space.practice_no(practice_id)
+            row = settings.TopupSettingsRow(
+                customer_id="cus_1234567890abcd", payment_method_id="pm_1234567890abcd"
+            )
+            mode = space.practice(practice_id).mode
+            settings.save_settings(space.cursor, number, mode, row, space.now_s)
+
+        self.services.core.store.run(save)
+
+    def switch_on(self, practice_id: str = "prac_1") -> None:
+        """Switch the automatic top-up on with a consent."""
+        self.save_card(practice_id)
+        change = AutoTopupChange(True, 3_000, 5, 0, 9_000, "2026-11", "en", "test")
+        self.services.payments.topups.change_settings(practice_id, change)
+
+
+@pytest.fixture
+def open_web(tmp_path: Path) -> Callable[..., Web]:
+    """Open a server's services on a database of their own."""
+
+    def make(**options: Any) -> Web:
+        gateway = PretendedGateway()
+        services = Services.open(
+            f"sqlite:///{tmp_path / 'web.db'}",
+            gateway=gateway,  # type: ignore[arg-type]
+            webhook_secrets=lambda: (SECRET,),
+            livemode=False,
+            charges_allowed=lambda: False,
+            public_url="https://credit.example.com",
+            **options,
+        )
+        return Web(services, create_app(services), gateway)
+
+    return make
+
+
+@pytest.fixture
+async def web(open_web: Callable[..., Web]) -> AsyncIterator[Web]:
+    """Serve a database."""
+    served = open_web()
+    async with served.services:
+        yield served
+        for client in served.opened:
+            await client.aclose()
