@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from guthaben.cli import credit, keys, practices, serving
+from guthaben.cli import credit, keys, practices, prices, serving
 from guthaben.cli.output import INTERRUPTED
 
 _EPILOG: Final = (
@@ -46,6 +46,7 @@ serving.register(app)
 practices.register(app)
 credit.register(app)
 keys.register(app)
+prices.register(app)
 
 
 def main() -> None:
