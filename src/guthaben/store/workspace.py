@@ -239,7 +239,7 @@ class Workspace:
                 self._loaded.calls.setdefault((practice_id, call.call_no), call)
                 self.apply(practice_id, Expire(call.call_no))
         more = len(due) == calls.SWEEP_LIMIT
-        self.apply(practice_id, ExpireGrants(self.now_ms if more else self._next_due(practice_id)))
+        self.apply(practice_id, ExpireGrants(0 if more else self._next_due(practice_id)))
 
     def _next_due(self, practice_id: str) -> int:
         row = self.cursor.execute(
