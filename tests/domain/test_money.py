@@ -194,7 +194,10 @@ def test_what_a_price_buys_is_within_half_of_the_fourth_decimal(rappen: int) -> 
     assert abs(bought - exact) <= 50_000
 
 
-@given(st.integers(-(10**20), 10**20), st.integers(-(10**9), 10**9).filter(bool))
+@given(
+    st.one_of(st.integers(-(10**20), 10**20), st.integers(-20, 20)),
+    st.one_of(st.integers(-(10**9), 10**9), st.sampled_from([-4, -2, 2, 4, 10])).filter(bool),
+)
 def test_half_even_is_what_fractions_say(numerator: int, denominator: int) -> None:
     assert money.div_half_even(numerator, denominator) == round(Fraction(numerator, denominator))
 

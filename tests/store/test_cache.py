@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_a_hand_in_the_database_is_noticed(store: Store, path: Path) -> None:
     con.commit()
     con.close()
     assert store.execute("p", Reserve("b", 1)).reason == "practice_frozen"
+
+
+def test_it_decides_on_what_is_true_after_it_has_the_lock(store: Store, path: Path) -> None:
+    pay(store, "p", 10)
+    con = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    con.execute("BEGIN IMMEDIATE")
+    con.execute("UPDATE credit_practice SET status = 2")
+    committing = threading.Timer(0.3, lambda: con.execute("COMMIT"))
+    committing.start()
+    # It waits for somebody who knows no turnstile, and must not have read anything before.
+    assert store.execute("p", Reserve("a", 1)).reason == "practice_frozen"
+    committing.join()
+    con.close()
 
 
 def test_our_own_jobs_are_seen(store: Store) -> None:

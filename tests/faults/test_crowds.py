@@ -1,0 +1,229 @@
+"""Many at once: the ceiling holds, one ending wins, and nobody starves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guthaben.domain.calls import Status
+from guthaben.domain.commands import (
+    ClaimTopup,
+    Command,
+    Expire,
+    Fulfil,
+    OpenEvent,
+    Outcome,
+    Release,
+    Reserve,
+    Settle,
+)
+from guthaben.domain.topup import PENDING, TOPUP_PURCHASE, CreditEvent
+from guthaben.store.store import Store
+from tests.faults.workers import attack, busy
+from tests.store.bank import Clock, free, held, hold, pay, problems, rows, url
+from tests.store.test_payments import switch_on
+
+pytestmark = pytest.mark.faults
+
+SPAWN = multiprocessing.get_context("spawn")
+PROCESSES, THREADS = 4, 64
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "credit.db"
+
+
+def crowd(work: Callable[..., None], path: Path, *args: Any) -> list[Any]:
+    """Run the work in several processes that start together; give what each told."""
+    ready, told = SPAWN.Event(), SPAWN.Queue()
+    workers = [
+        SPAWN.Process(target=work, args=(url(path), number, *args, ready, told))
+        for number in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    ready.set()
+    answers = [told.get(timeout=90) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    return answers
+
+
+@pytest.mark.soak
+def test_credit_for_ten_calls_admits_exactly_ten(path: Path, soak_factor: int) -> None:
+    for turn in range(3 * soak_factor):
+        database = path.with_name(f"{turn}.db")
+        with_credit = Store(url(database))
+        pay(with_credit, "p", 109)
+        told = crowd(attack, database, THREADS)
+        heard = {key: answer for answers in told for key, answer in answers.items()}
+        assert Counter(heard.values()) == {
+            "admitted": 10, "insufficient_credit": PROCESSES * THREADS - 10,
+        }  # fmt: skip
+        admitted = [key for key, answer in heard.items() if answer == "admitted"]
+        found = rows(with_credit, "SELECT key FROM credit_call")
+        assert sorted(key for (key,) in found) == sorted(admitted)
+        assert (held(with_credit, "p"), free(with_credit, "p")) == (100, 9)
+        assert problems(with_credit) == []
+        with_credit.close()
+
+
+@pytest.mark.soak
+def test_threads_alone_admit_exactly_ten(path: Path, soak_factor: int) -> None:
+    for turn in range(5 * soak_factor):
+        store = Store(url(path.with_name(f"{turn}.db")))
+        pay(store, "p", 100)
+        told = at_once(store, [("p", Reserve(f"k{n}", 10)) for n in range(THREADS)])
+        assert sum(outcome.applied for outcome in told) == 10
+        assert (held(store, "p"), problems(store)) == (100, [])
+        store.close()
+
+
+def at_once(store: Store, asked: list[tuple[str, Command]]) -> list[Outcome]:
+    """Let each command come from a thread of its own, all at the same time."""
+    told: list[Outcome | None] = [None] * len(asked)
+    barrier = threading.Barrier(len(asked))
+
+    def one(place: int) -> None:
+        barrier.wait(60)
+        told[place] = store.execute(*asked[place])
+
+    threads = [threading.Thread(target=one, args=(place,)) for place in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    outcomes = [outcome for outcome in told if outcome is not None]
+    assert len(outcomes) == len(asked)
+    return outcomes
+
+
+@pytest.mark.soak
+def test_of_many_endings_one_wins_and_the_others_hear_it(path: Path, soak_factor: int) -> None:
+    clock = Clock()
+    store = Store(url(path), clock_ms=clock)
+    pay(store, "p", 100_000)
+    winners = set()
+    for turn in range(40 * soak_factor):
+        before = free(store, "p")
+        told = store.execute("p", Reserve(f"k{turn}", 40, 1000))
+        assert told.call is not None
+        number = told.call.call_no
+        clock.wait(1000)
+        endings: list[Command] = [
+            Settle(number, 25), Release(number), Release(number, 2), Expire(number),
+        ] * 2  # fmt: skip
+        random.shuffle(endings)
+        outcomes = at_once(store, [("p", ending) for ending in endings])
+        assert all(outcome.ok and outcome.call is not None for outcome in outcomes)
+        # A settle that comes after expiry or an exception is recorded once more, as late.
+        statuses = [Status(o.call.status) for o in outcomes if o.applied and o.call is not None]
+        ended = [status for status in statuses if status is not Status.SETTLED_LATE]
+        assert len(ended) == 1
+        assert len(statuses) <= 2
+        final = rows(store, "SELECT status, cost_nano_usd FROM credit_call ORDER BY call_no")[-1]
+        expected = Status.SETTLED_LATE if Status.SETTLED_LATE in statuses else ended[0]
+        cost = 0 if expected is Status.RELEASED else 25
+        assert final == (expected, cost)
+        assert free(store, "p") == before - cost
+        winners.add(expected)
+    assert len(winners) >= 2, "chance decided the same way every time: no race took place"
+    assert (held(store, "p"), problems(store)) == (0, [])
+    store.close()
+
+
+def test_one_key_from_many_threads_is_one_call(path: Path) -> None:
+    store = Store(url(path))
+    pay(store, "p", 1000)
+    told = at_once(store, [("p", Reserve("same", 10)) for _ in range(THREADS)])
+    assert [outcome.ok for outcome in told] == [True] * THREADS
+    assert sum(outcome.applied for outcome in told) == 1
+    assert {outcome.call.call_no for outcome in told if outcome.call} == {1}
+    assert (held(store, "p"), problems(store)) == (10, [])
+    store.close()
+
+
+def test_one_payment_told_by_many_is_one_credit(path: Path) -> None:
+    stores = [Store(url(path)) for _ in range(3)]
+    event = CreditEvent(0, TOPUP_PURCHASE, PENDING, 100, 3000)
+    for _ in range(12):
+        stores[0].execute("p", OpenEvent(event))
+    told: list[bool] = []
+    threads = [
+        threading.Thread(
+            target=lambda store=stores[n % 3], no=n + 1: told.append(
+                store.execute("p", Fulfil(no, "pi_1", f"cs_{no}")).applied
+            )
+        )
+        for n in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(told) == [False] * 11 + [True]
+    assert (free(stores[0], "p"), problems(stores[0])) == (100, [])
+    for store in stores:
+        store.close()
+
+
+def test_one_low_balance_seen_by_many_is_one_attempt(path: Path) -> None:
+    clock = Clock()
+    stores = [Store(url(path), clock_ms=clock) for _ in range(3)]
+    stores[0].run(switch_on)
+    told: list[str] = []
+
+    def one(number: int) -> None:
+        claim = ClaimTopup(f"tu_{number}", shortfall=True)
+        outcome = stores[number % 3].execute("p", claim)
+        told.append("charge" if outcome.applied else outcome.reason)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(told) == ["charge"] + ["pending_auto_topup"] * 23
+    for store in stores:
+        store.close()
+
+
+def test_busy_processes_leave_each_other_a_share(path: Path) -> None:
+    Store(url(path)).close()
+    told = crowd(busy, path, 3)
+    total = sum(count for _, count, _ in told)
+    assert total > 40
+    for worker, count, longest_ms in told:
+        assert count >= total / 10, f"process {worker} got {count} of {total}: {told}"
+        assert longest_ms < 2000, f"process {worker} waited {longest_ms} ms: {told}"
+    store = Store(url(path))
+    assert [free(store, f"p{worker}") for worker, *_ in sorted(told)] == [
+        count for _, count, _ in sorted(told)
+    ]
+    assert problems(store) == []
+    store.close()
+
+
+def test_a_hot_practice_and_cold_ones_side_by_side(path: Path) -> None:
+    store = Store(url(path))
+    names = ["hot"] * 40 + [f"cold{n}" for n in range(20)]
+    for name in set(names):
+        pay(store, name, 1000)
+    told = at_once(store, [(name, Reserve(f"k{n}", 10)) for n, name in enumerate(names)])
+    assert all(outcome.applied for outcome in told)
+    assert held(store, "hot") == 400
+    calls = rows(store, "SELECT call_no FROM credit_call WHERE practice_no = (SELECT practice_no"
+                 " FROM credit_practice WHERE practice_id = 'hot') ORDER BY call_no")  # fmt: skip
+    assert [number for (number,) in calls] == list(range(1, 41))
+    assert hold(store, "hot", 1, "next") == 41
+    assert problems(store) == []
+    store.close()
