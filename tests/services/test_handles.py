@@ -354,7 +354,7 @@ def test_ids_are_unguessable_and_differ_between_databases(credit: Guthaben) -> N
     calls = [reserve(credit, key=f"k{number}", amount=1) for number in range(50)]
     seals = {call.id.rpartition("_")[2] for call in calls}
     assert len(seals) == 50
-    assert {len(seal) for seal in seals} == {16}
+    assert {len(seal) for seal in seals} == {20}  # eighty bits
     with Guthaben.open("sqlite://") as other:
         other.grant(PRACTICE, USD, key="g")
         assert other.reserve(PRACTICE, 1, key="k0").id not in {call.id for call in calls}

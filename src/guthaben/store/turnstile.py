@@ -2,8 +2,8 @@
 
 Law: whoever waits at `next` goes before whoever comes later. Take next, take main, drop next.
 It guards fairness, never correctness: whoever can't pass in time goes on without it, so a process
-that was stopped at the gate can't stop the others. Where nobody waits it costs four system calls,
-a few microseconds beside a commit.
+that was stopped at the gate can't stop the others. A process that has met nobody passes without
+it for a moment, because its threads pay for every system call with a change of turn.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ except ImportError:  # pragma: no cover - no POSIX locks on this system
     _HAS_LOCKS = False
 
 PATIENCE_S = 5.0
+ALONE_S = 0.05
+"""How long a process that met nobody goes on without asking: the most that another waits for it."""
+CROWDED_S = 5.0
+MET_S = 0.001
 _SHORTEST_S, _LONGEST_S = 0.0001, 0.002
 
 
@@ -31,20 +35,32 @@ class Turnstile:
         self._paths = (f"{database_path}.next", f"{database_path}.main")
         self._patience_s = patience_s
         self._files: tuple[int, int] | None = None
+        self._alone_until_s = 0.0
+        self._crowded_until_s = 0.0
+
+    def met(self) -> None:
+        """Notice that another process writes to this database: use the turnstile for a while."""
+        self._crowded_until_s = time.monotonic() + CROWDED_S
+        self._alone_until_s = 0.0
 
     @contextlib.contextmanager
     def passed(self) -> Iterator[None]:
         """Wait for this process's turn and keep others out until the block ends."""
-        if not _HAS_LOCKS:  # pragma: no cover - no POSIX locks on this system
+        now_s = time.monotonic()
+        if not _HAS_LOCKS or now_s < self._alone_until_s:
             yield
             return
+        if now_s > self._crowded_until_s:
+            self._alone_until_s = now_s + ALONE_S
         waiting, main = self._open()
-        until_s = time.monotonic() + self._patience_s
+        until_s = now_s + self._patience_s
         if not _lock(waiting, until_s):
             yield
             return
         try:
             mine = _lock(main, until_s)
+            if time.monotonic() - now_s > MET_S:
+                self.met()
         finally:
             fcntl.flock(waiting, fcntl.LOCK_UN)
         try:

@@ -299,6 +299,8 @@ class Writer:
             raise StoreUnavailable(str(error)) from error
         if self._cache_in_doubt:
             self._cache.clear()
+        if self._turnstile is not None and self._data_version not in (version, -1):
+            self._turnstile.met()
         if version != self._data_version:
             self._cache.clear()
             self._data_version = version
