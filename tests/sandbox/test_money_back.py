@@ -48,6 +48,7 @@ def test_a_refund_as_in_the_dashboard(sandbox: Running) -> None:
     intent = paid(sandbox)
     sandbox.control(f"/charges/{intent.latest_charge}/refund", {"amount": 50})
     sandbox.wait_for("charge.refunded", "refund.created")
+    assert stripe.Charge.retrieve(str(intent.latest_charge)).amount_refunded == 50
 
 
 @pytest.mark.parametrize("end", ["won", "lost"])

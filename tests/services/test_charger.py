@@ -91,6 +91,7 @@ def test_it_can_be_stopped_and_started_again(house: House) -> None:
         until(lambda practice_id=practice_id: house.statuses(practice_id) == ["succeeded"])  # type: ignore[misc]
         house.charger.stop()
     house.charger.stop()  # twice does no harm
+    assert [house.statuses(practice_id) for practice_id in (PRACTICE, OTHER)] == [["succeeded"]] * 2
 
 
 def test_stopping_finishes_the_charge_under_way(house: House, hold: threading.Event) -> None:
