@@ -17,6 +17,7 @@ from guthaben.domain.commands import (
     Reserve,
     SetLicense,
     SetPolicy,
+    Settle,
 )
 from guthaben.domain.grants import ALLOWANCE, NEVER_S, PAID, PROMOTIONAL, Grant
 from guthaben.domain.journal import genesis
@@ -30,6 +31,7 @@ from guthaben.domain.practice import (
     Overrun,
     Practice,
     PracticeStatus,
+    balance_of,
     current_period,
 )
 from tests.domain.desk import BARE, JAN, T0, T0_S, Desk, Flow, refused
@@ -321,6 +323,77 @@ def test_a_period_that_rolled_on_takes_the_told_bounds(shift_s: int, same: bool)
     )
     desk.now = (start_s + 1) * 1000
     assert desk.figures()[0] == (90 if same else 100)
+
+
+def late_desk(reserved: int = 60) -> tuple[Desk, Period]:
+    """A practice whose licence rolled on, with an open call, and the period as it was guessed."""
+    desk = Desk()
+    desk(LICENSE)
+    desk.wait(1_500_000)
+    desk.reserve(reserved)
+    guessed = current_period(desk.practice, desk.now // 1000)
+    assert guessed.provisional
+    return desk, guessed._replace(provisional=False)
+
+
+def test_bounds_that_were_guessed_mean_the_told_period_for_ever() -> None:
+    desk, guessed = late_desk()
+    told = SetLicense("L", True, guessed.start_s + 10, guessed.end_s + 10, 100)
+    desk(told)
+    assert desk(Reserve("old bounds", 30, period=guessed)).ok
+    assert desk(RecordUsage("old bounds", 10, guessed)).ok
+    assert desk(GrantCredit("a", ALLOWANCE, 5, period=guessed)).reason == "allowance_exists"
+    assert len(desk.grants()) == 1
+    assert desk.figures()[0] == 0
+    # The open call's overrun finds what is left of it, and its use is counted there.
+    desk(Release(2))
+    desk(Settle(1, 90))
+    assert desk.figures() == (0, 0, 0)
+    assert desk.practice.grants[1].period_used_nano_usd == 100
+
+
+def test_a_told_period_that_another_event_corrects_keeps_one_allowance() -> None:
+    desk, guessed = late_desk()
+    for start_s, end_s in [(10, 10), (0, 0), (10, 40)]:
+        desk(SetLicense("L", True, guessed.start_s + start_s, guessed.end_s + end_s, 100))
+        assert desk.figures()[0] == 40
+    assert len(desk.grants()) == 1
+    assert desk.practice.grants[1].former_starts == (guessed.start_s,)
+
+
+def test_naming_other_bounds_moves_a_guess_and_leaves_it_to_be_told() -> None:
+    desk, guessed = late_desk()
+    named = Period("L", guessed.start_s + 30, guessed.end_s + 30, 100)
+    available = balance_of(desk.practice, named, desk.now // 1000).available_nano_usd
+    assert available == 40
+    assert desk(Reserve("named", 41, period=named)).reason == "insufficient_credit"
+    assert desk.practice.grants[1].period_start_s == guessed.start_s  # a refusal changes nothing
+    assert desk(Reserve("named", 40, period=named)).ok
+    grant = desk.practice.grants[1]
+    assert (grant.period_start_s, grant.provisional) == (named.start_s, True)
+    assert grant.former_starts == (guessed.start_s,)
+
+
+def test_a_beginning_that_a_new_period_has_means_that_period_only() -> None:
+    desk, guessed = late_desk()
+    start_s = guessed.start_s
+    desk(SetLicense("L", True, start_s + 500, start_s + 1500, 100))
+    before = Period("L", start_s, start_s + 500, 70)  # ends where the told one begins
+    assert desk(Reserve("before", 70, period=before)).ok
+    assert [grant.granted_nano_usd for grant in desk.practice.grants.values()] == [100, 70]
+    assert desk.practice.grants[1].former_starts == ()
+    earlier = Period("L", start_s - 5, start_s, 7)
+    assert desk(GrantCredit("b", ALLOWANCE, 7, period=earlier)).ok
+    assert balance_of(desk.practice, earlier, desk.now // 1000).available_nano_usd == 7
+
+
+def test_a_former_beginning_alone_gives_no_right_to_an_allowance() -> None:
+    desk, guessed = late_desk()
+    start_s = guessed.start_s
+    desk(SetLicense("L", True, start_s + 500, start_s + 1500, 100))
+    before = Period("L", start_s, start_s + 500)  # names no allowance, and overlaps none
+    assert balance_of(desk.practice, before, desk.now // 1000).available_nano_usd == 0
+    assert desk(Reserve("before", 1, period=before)).reason == "insufficient_credit"
 
 
 def test_of_several_guesses_the_oldest_takes_the_told_bounds_in_whatever_order_they_lie() -> None:

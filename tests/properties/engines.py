@@ -263,7 +263,7 @@ class StoreEngine:
             ).fetchall()
         )
         found = [calls.from_row(row) for row in rows]
-        return _picture(practice, {row[0]: Grant._make(row) for row in grants}, found)
+        return _picture(practice, {row[0]: practices.grant_from_row(row) for row in grants}, found)
 
     def transfers(self, after_seq: int) -> list[Transfer]:
         """Read the rows."""

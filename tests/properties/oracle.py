@@ -52,6 +52,7 @@ class Grant(TypedDict):
     expires_at_s: int | None
     period: tuple[str, int] | None  # licence and start, of an allowance
     end_s: int
+    former: list[tuple[str, int]]  # what its period was called before it was told
     provisional: bool  # granted because the period rolled on, not because it was told
 
 
@@ -191,8 +192,11 @@ class Oracle:
     def available(self, period: Period | None, now_ms: int) -> int:
         """Include the allowance that the first accepted command of the period would create."""
         wanted = period or self.current_period(now_ms)
-        found = sum(self.free(grant_no) for grant_no in self._eligible(wanted, now_ms))
-        return found + (0 if self._allowance_blocked() else self._allowance_to_come(wanted))
+        found = sum(self.free(no) for no in self._live(("promotional", "paid"), now_ms))
+        if self._allowance_blocked():
+            return found
+        included = sum(self.free(grant["no"]) for grant in self._allowance_for(wanted))
+        return found + included + self._allowance_to_come(wanted)
 
     def balance(self, period: Period | None, now_ms: int) -> int:
         """Tell what is available after a sweep, as a balance does."""
@@ -278,7 +282,7 @@ class Oracle:
         call = self._new_call(now_ms, "reserved", wanted)
         call["reserved"], call["expires_at_ms"] = amount, now_ms + ttl_ms
         call["on_expiry"], call["on_exception"] = on_expiry, on_exception
-        for grant_no in self._eligible(wanted, now_ms):
+        for grant_no in self._eligible(wanted, now_ms, fresh=True):
             part = min(amount, self.free(grant_no))
             if part > 0:
                 self.pins.append(Pin(grant_no, call["no"], part))
@@ -389,7 +393,7 @@ class Oracle:
         self._touch(wanted, rolled=period is None)
         call = self._new_call(now_ms, "settled", wanted)
         call["cost"], call["usage"] = cost, usage
-        self._use(call, now_ms, cost)
+        self._use(call, now_ms, cost, fresh=True)
         return self._accept("record_usage", key, body, call["no"], wanted)
 
     # -- Commands on credit -------------------------------------------------------------------
@@ -414,8 +418,10 @@ class Oracle:
         if self.status == "closed":
             return no("practice_closed")
         wanted = period or self.current_period(now_ms)
-        if kind == "allowance" and self._allowance_of(wanted):
-            return no("allowance_exists")
+        if kind == "allowance":
+            if self._allowance_for(wanted):
+                return no("allowance_exists")
+            self._forget_former(wanted)
         source = {"paid": "purchased", "promotional": "gifted", "allowance": "included"}[kind]
         self._new_grant(source, kind, amount, expires_at_s, wanted, rolled=period is None)
         return self._accept("grant_credit", key, body, None, wanted)
@@ -527,13 +533,9 @@ class Oracle:
         """Name a provisional allowance by the told bounds, and grant what an upgrade adds."""
         assert self.licence is not None
         code, _, start_s, end_s, allowance = self.licence
-        mine = [g for g in self.grants if g["period"] == (code, start_s)]
-        if not mine:
-            guesses = [g for g in self.grants if g["provisional"] and g["period"]]
-            guesses = [g for g in guesses if g["period"] and g["period"][0] == code]
-            mine = [g for g in guesses if _overlaps(g, start_s, end_s)][:1]
-        for grant in mine:
-            grant["period"], grant["end_s"], grant["provisional"] = (code, start_s), end_s, False
+        for grant in self._allowance_for((code, start_s, end_s, None)):
+            self._rename(grant, code, start_s, end_s)
+            grant["provisional"] = False
             given = [m for m in self.moves if m.grant_no == grant["no"] and m.source == "included"]
             more = allowance - sum(m.amount for m in given)
             if more > 0:
@@ -569,18 +571,46 @@ class Oracle:
 
     # -- What the rules have in common --------------------------------------------------------
 
-    def _eligible(self, period: Period, now_ms: int) -> list[int]:
-        allowance = [] if self._allowance_blocked() else self._allowance_of(period)
+    def _eligible(self, period: Period, now_ms: int, *, fresh: bool) -> list[int]:
+        """`fresh`: for a call that begins now; one that is over knows its period by name only."""
+        mine = self._allowance_of(period)
+        if fresh:
+            mine = [grant["no"] for grant in self._allowance_for(period)]
+        allowance = [] if self._allowance_blocked() else mine
         return allowance + self._live(("promotional", "paid"), now_ms)
 
     def _allowance_blocked(self) -> bool:
         return self.debt_blocks_allowance and self.debt() > 0
 
     def _allowance_of(self, period: Period) -> list[int]:
-        return [g["no"] for g in self.grants if g["period"] == (period[0], period[1])]
+        """The allowance of a call's period, by its name of today or by one it once had."""
+        name = (period[0], period[1])
+        today = [g["no"] for g in self.grants if g["period"] == name]
+        return today or [g["no"] for g in self.grants if name in g["former"]]
+
+    def _allowance_for(self, period: Period) -> list[Grant]:
+        """The allowance that a period would use: by name of today, by a former one, by overlap."""
+        code, start_s, end_s, _ = period
+        near = [g for g in self.grants if g["period"] and _overlaps(g, start_s, end_s)]
+        named = [g for g in self.grants if g["period"] == (code, start_s)]
+        once = [g for g in near if (code, start_s) in g["former"]]
+        guessed = [g for g in near if g["provisional"] and g["period"] and g["period"][0] == code]
+        return (named or once or guessed)[:1]
+
+    def _rename(self, grant: Grant, code: str, start_s: int, end_s: int) -> None:
+        old = grant["period"]
+        if old and old != (code, start_s):
+            grant["former"].append(old)
+        grant["period"], grant["end_s"] = (code, start_s), end_s
+        grant["former"] = [name for name in grant["former"] if name != (code, start_s)]
+
+    def _forget_former(self, period: Period) -> None:
+        """Let a name mean one allowance only."""
+        for grant in self.grants:
+            grant["former"] = [n for n in grant["former"] if n != (period[0], period[1])]
 
     def _allowance_to_come(self, period: Period) -> int:
-        return 0 if self._allowance_of(period) else max(period[3] or 0, 0)
+        return 0 if self._allowance_for(period) else max(period[3] or 0, 0)
 
     def _live(self, kinds: tuple[str, ...], now_ms: int) -> list[int]:
         """Grants that are not expired, by kind, then the earliest expiry, then the oldest."""
@@ -624,7 +654,11 @@ class Oracle:
         return Verdict(call=call, period=period)
 
     def _touch(self, period: Period, *, rolled: bool) -> None:
+        for grant in self._allowance_for(period):
+            if grant["no"] not in self._allowance_of(period):
+                self._rename(grant, period[0], period[1], period[2])
         if amount := self._allowance_to_come(period):
+            self._forget_former(period)
             self._new_grant("included", "allowance", amount, period=period, rolled=rolled)
 
     def _new_grant(
@@ -650,6 +684,7 @@ class Oracle:
                 expires_at_s=expires_at_s,
                 period=owner,
                 end_s=period[2] if period and owner else 0,
+                former=[],
                 provisional=rolled and licensed and owner is not None and owner != told,
             )
         )
@@ -704,8 +739,8 @@ class Oracle:
             amount -= part
         return amount
 
-    def _use(self, call: Call, now_ms: int, amount: int) -> None:
-        eligible = self._eligible(call["period"], now_ms)
+    def _use(self, call: Call, now_ms: int, amount: int, *, fresh: bool = False) -> None:
+        eligible = self._eligible(call["period"], now_ms, fresh=fresh)
         missing = self._take(eligible, amount, "used", call["no"])
         source = "operator_loss" if self.overrun == "operator_loss" else "debt"
         self._move(source, "used", 0, missing, call["no"])

@@ -106,6 +106,8 @@ class Machine(RuleBasedStateMachine):
         self.purchases: list[Purchase] = []
         self.oracle = Oracle()
         self.grace_ms = 0
+        self.seen: list[Period] = []
+        """The current periods so far: commands come back to them under bounds of old."""
 
     def teardown(self) -> None:
         self.engine.close()
@@ -262,13 +264,17 @@ class Machine(RuleBasedStateMachine):
 
     def _some_period(self, data: st.DataObject) -> Period | None:
         told = self.oracle.current_period(self.now)
+        if told not in self.seen:
+            self.seen.append(told)
         start_s = T0 // 1000
-        return data.draw(
-            st.sampled_from(
-                [None, None, None, None, told, ("M", start_s, start_s + 3600, 40),
-                 ("L", start_s, start_s + 1000, None)]
-            )
-        )  # fmt: skip
+        usual = [
+            None, None, None, None, told, ("M", start_s, start_s + 3600, 40),
+            ("L", start_s, start_s + 1000, None),
+        ]  # fmt: skip
+        code, since_s, until_s, allowance = data.draw(st.sampled_from(self.seen))
+        shift_s = data.draw(st.sampled_from([0, 0, 0, 200, -200]))
+        odd = (code, since_s + shift_s, until_s + shift_s, allowance)
+        return data.draw(st.sampled_from([*usual, odd, odd]))
 
     def _call(self, data: st.DataObject) -> int:
         open_calls = [c["no"] for c in self.oracle.calls if c["status"] == "reserved"]

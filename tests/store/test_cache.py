@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 
 from guthaben.domain.calls import Status
-from guthaben.domain.commands import Adjust, Release, Reserve, SetLicense, SetPolicy, Settle
-from guthaben.domain.grants import PAID
+from guthaben.domain.commands import (
+    Adjust,
+    GrantCredit,
+    RecordUsage,
+    Release,
+    Reserve,
+    SetLicense,
+    SetPolicy,
+    Settle,
+)
+from guthaben.domain.grants import ALLOWANCE, PAID
+from guthaben.domain.period import Period
 from guthaben.store import cache as cache_module
+from guthaben.store import queries
 from guthaben.store.store import Store
 from tests.store.bank import T0_S, Clock, free, held, hold, pay, problems, rows, url
 
@@ -141,3 +152,44 @@ def test_a_grant_that_was_used_up_comes_back_when_it_is_named(store: Store) -> N
     assert store.execute("p", Settle(late, 2)).applied
     assert store.execute("p", Adjust("down", -3, PAID)).applied
     assert (free(store, "p"), problems(store)) == (0, [])
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_former_bounds_are_known_also_when_the_guess_is_long_past(
+    store: Store, path: Path, clock: Clock, fresh: bool
+) -> None:
+    store.execute("p", SetLicense("L", True, T0_S, T0_S + 1000, 100))
+    clock.wait(1_500_000)
+    store.execute("p", RecordUsage("late", 60))  # in a period that nobody has told yet
+    guessed = Period("L", T0_S + 1000, T0_S + 2000, 100)
+    store.execute("p", SetLicense("L", True, T0_S + 1010, T0_S + 2010, 100))
+    clock.wait(5_000_000)
+    pay(store, "p", 7)  # what is past is not kept
+    asked = Store(url(path), clock_ms=clock) if fresh else store
+    nearby = guessed._replace(start_s=guessed.start_s + 10)
+    for number, period in enumerate((guessed, nearby)):
+        told = asked.execute("p", Reserve(f"too much {number}", 999, period=period))
+        assert told.available_nano_usd == 40 + 7
+    assert asked.execute("p", GrantCredit("a", ALLOWANCE, 5, period=guessed)).reason == (
+        "allowance_exists"
+    )
+    balance = asked.read(lambda cur: queries.balance(cur, "p", guessed, clock.now_ms // 1000))[0]
+    assert balance.available_nano_usd == 40 + 7
+    assert problems(asked) == []
+    if fresh:
+        asked.close()
+
+
+def test_a_guess_that_is_long_past_is_found_by_overlap(store: Store, clock: Clock) -> None:
+    store.execute("p", SetLicense("L", True, T0_S, T0_S + 1000, 100))
+    clock.wait(1_500_000)
+    store.execute("p", RecordUsage("late", 60))
+    clock.wait(5_000_000)
+    told = Period("L", T0_S + 1010, T0_S + 2010, 100)
+    for number in range(2):  # the second time what was not found might be remembered
+        pay(store, "p", 1, f"more-{number}")
+        refused = store.execute("p", Reserve(f"too much {number}", 999, period=told))
+        assert refused.available_nano_usd == 40 + number + 1
+    assert store.execute("p", Reserve("a", 40, period=told)).ok
+    assert store.execute("p", Reserve("b", 3, period=told)).reason == "insufficient_credit"
+    assert problems(store) == []

@@ -89,8 +89,8 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
     now_s = now_ms // 1000
     period = command.period or current_period(practice, now_s)
     draft = Draft(practice, now_s)
-    draft.touch(period)
-    slices, missing = take(draft.usable(period.license, period.start_s), amount)
+    allowance = draft.touch(period)
+    slices, missing = take(draft.usable(allowance), amount)
     if missing:
         raise Refusal("insufficient_credit", amount - missing)
     draft.pin(slices)
@@ -118,11 +118,11 @@ def record_usage(
     now_s = now_ms // 1000
     period = command.period or current_period(practice, now_s)
     draft = Draft(practice, now_s)
-    draft.touch(period)
+    allowance = draft.touch(period)
     draft.call_no = practice.next_call_no
     first_seq = draft.next_seq if cost else 0
-    draft.charge(period.license, period.start_s, cost, Code.USAGE)
-    draft.note_use(period.license, period.start_s, cost)
+    draft.charge(allowance, cost, Code.USAGE)
+    draft.note_use(allowance, cost)
     at_ms = command.event_at_s * 1000 or now_ms
     call = Call(
         practice.next_call_no, _USAGE, command.key, body_hash(command), SETTLED, BY_CALLER,
@@ -180,9 +180,11 @@ def _end(
     code = _CODE_OF_END[ended_by]
     first_seq = draft.next_seq if cost else 0
     missing = draft.unpin(call.slices, cost, code)
-    if missing:
-        draft.charge(call.license, call.period_start_s, missing, code)
-    draft.note_use(call.license, call.period_start_s, cost)
+    if cost:
+        allowance = draft.allowance_of_call(call)
+        if missing:
+            draft.charge(allowance, missing, code)
+        draft.note_use(allowance, cost)
     corrigible = cost > 0 and ended_by != BY_CALLER
     ended = call._replace(
         status=status,
@@ -202,11 +204,12 @@ def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s:
     draft.call_no = call.call_no
     difference = cost - call.cost_nano_usd
     first_seq = call.first_seq or (draft.next_seq if difference > 0 else 0)
+    allowance = draft.allowance_of_call(call)
     if difference > 0:
-        draft.charge(call.license, call.period_start_s, difference, _LATE)
+        draft.charge(allowance, difference, _LATE)
     elif difference < 0:
         _give_back(draft, call, -difference)
-    draft.note_use(call.license, call.period_start_s, difference)
+    draft.note_use(allowance, difference)
     late = call._replace(
         status=SETTLED_LATE,
         ended_by=BY_CALLER,

@@ -29,10 +29,11 @@ from guthaben.domain.grants import (
 )
 from guthaben.domain.journal import Account, Code, Transfer
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
+from guthaben.domain.period import Period
 from guthaben.domain.practice import (
     CLOSED,
     Practice,
-    allowance_grant,
+    allowance_of,
     current_period,
 )
 from guthaben.domain.topup import (
@@ -87,8 +88,9 @@ def grant_credit(
     period = None
     if command.kind == ALLOWANCE:
         period = command.period or current_period(practice, now_s)
-        if allowance_grant(practice.grants, period.license, period.start_s) is not None:
+        if allowance_of(practice.grants, period) is not None:
             raise Refusal("allowance_exists")
+        draft.forget_former(period)
     expires_at_s = NEVER_S if period else command.expires_at_s
     grant = draft.add_grant(command.kind, command.amount_nano_usd, expires_at_s, Code.GRANT, period)
     return finished(draft, Outcome(True, grant_no=grant.grant_no))
@@ -172,35 +174,19 @@ def set_license(practice: Practice, command: SetLicense, now_s: int) -> CreditRe
 
 def _align_allowance(draft: Draft, command: SetLicense) -> None:
     """Bring the allowance already granted for this period, or provisionally, in line."""
-    start_s, end_s = command.period_start_s, command.period_end_s
-    grant = allowance_grant(draft.grants, command.license, start_s) or _provisional(draft, command)
+    told = Period(command.license, command.period_start_s, command.period_end_s)
+    grant = allowance_of(draft.grants, told)
     if grant is None:
         return
+    grant = draft.rebound(grant, told, provisional=False)
     more = command.allowance_nano_usd - grant.granted_nano_usd
     if more > 0:
         draft.move(Account.INCLUDED, ALLOWANCE, more, grant.grant_no, Code.PLAN_CHANGE)
     more = max(more, 0)
     draft.grants[grant.grant_no] = grant._replace(
-        period_start_s=start_s,
-        period_end_s=end_s,
-        provisional=False,
         granted_nano_usd=grant.granted_nano_usd + more,
         free_nano_usd=grant.free_nano_usd + more,
     )
-
-
-def _provisional(draft: Draft, command: SetLicense) -> Grant | None:
-    """Find the allowance that was granted for this period before its real bounds were known."""
-    for _grant_no, grant in sorted(draft.grants.items()):
-        if (
-            grant.kind == ALLOWANCE
-            and grant.provisional
-            and grant.license == command.license
-            and grant.period_start_s < command.period_end_s
-            and command.period_start_s < grant.period_end_s
-        ):
-            return grant
-    return None
 
 
 def set_policy(practice: Practice, command: SetPolicy) -> CreditResult:

@@ -145,7 +145,7 @@ def _net_one(
     excess = granted - clawed - credit_target(granted, net, event.captured_minor)
     if excess > 0:
         own = [draft.grants[grant_no]] if grant_no in draft.grants else []
-        own = burn_down(own, "", 0, draft.now_s)
+        own = burn_down(own, draft.now_s)
         others = [g for g in draft.bought() if g.grant_no != grant_no and g.kind == PAID]
         take_back(draft, own + others, excess, CLAWED_BACK, Code.CLAWBACK)
     elif excess < 0:

@@ -225,10 +225,22 @@ def body_hash(command: KeyedCommand) -> int:
     does not change the hash of what was stored before.
     """
     body = tuple(command)
-    defaults = command._field_defaults
-    fields = command._fields
     end = len(body)
-    while end > 1 and fields[end - 1] in defaults and body[end - 1] == defaults[fields[end - 1]]:
+    defaults = _DEFAULTS.get(type(command))
+    for default in _trailing_defaults(type(command)) if defaults is None else defaults:
+        if body[end - 1] != default:
+            break
         end -= 1
     digest = sha256(repr((type(command).__name__, *body[1:end])).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _trailing_defaults(kind: type[KeyedCommand]) -> tuple[object, ...]:
+    """List the defaults of a kind of command, its last field's first."""
+    defaults = kind._field_defaults
+    return tuple(defaults[name] for name in reversed(kind._fields) if name in defaults)
+
+
+_DEFAULTS: dict[type[KeyedCommand], tuple[object, ...]] = {
+    kind: _trailing_defaults(kind) for kind in (Reserve, RecordUsage, GrantCredit, Adjust)
+}

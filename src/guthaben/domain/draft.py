@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from guthaben.domain.calls import Call
 from guthaben.domain.commands import Outcome
 from guthaben.domain.grants import ALLOWANCE, NEVER_S, Grant, Slice, burn_down, take
 from guthaben.domain.journal import Account, Code, Transfer, link
 from guthaben.domain.money import MAX_BALANCE_NANO_USD
 from guthaben.domain.period import Period
-from guthaben.domain.practice import Overrun, Practice, allowance_grant
+from guthaben.domain.practice import Overrun, Practice, allowance_grant, allowance_of
 
 DEBT = int(Account.DEBT)
 USED = int(Account.USED)
@@ -75,17 +76,46 @@ class Draft:
         )  # fmt: skip
         self._seq, self._head = seq, hashed
 
-    def usable(self, license: str, period_start_s: int) -> list[Grant]:
-        """Give the grants a call of this period may use now, in burn-down order."""
-        allowed = not (self.debt > 0 and self.practice.debt_blocks_allowance)
-        return burn_down(self.grants.values(), license, period_start_s, self.now_s, allowed)
+    def usable(self, allowance: Grant | None) -> list[Grant]:
+        """Give the grants a call with this allowance may use now, in burn-down order."""
+        blocked = self.debt > 0 and self.practice.debt_blocks_allowance
+        allowance_no = 0 if allowance is None or blocked else allowance.grant_no
+        return burn_down(self.grants.values(), self.now_s, allowance_no)
+
+    def allowance_of_call(self, call: Call) -> Grant | None:
+        """Give the allowance that a call was reserved under, whatever its bounds are now."""
+        return allowance_grant(self.grants, call.license, call.period_start_s)
 
     def touch(self, period: Period) -> Grant | None:
         """Give the period's allowance grant, creating it at the period's first touch."""
-        existing = allowance_grant(self.grants, period.license, period.start_s)
-        if existing is not None or period.allowance_nano_usd <= 0:
-            return existing
+        existing = allowance_of(self.grants, period)
+        if existing is not None:
+            known = existing.serves(period.license, period.start_s)
+            return existing if known else self.rebound(existing, period, provisional=True)
+        if period.allowance_nano_usd <= 0:
+            return None
+        self.forget_former(period)
         return self.add_grant(ALLOWANCE, period.allowance_nano_usd, NEVER_S, Code.GRANT, period)
+
+    def rebound(self, grant: Grant, period: Period, *, provisional: bool) -> Grant:
+        """Give an allowance other bounds; what speaks of the old ones still finds it."""
+        start_s = period.start_s
+        former = [old for old in (*grant.former_starts, grant.period_start_s) if old != start_s]
+        bound = grant._replace(
+            period_start_s=start_s,
+            period_end_s=period.end_s,
+            provisional=provisional,
+            former_starts=tuple(dict.fromkeys(former)),
+        )
+        self.grants[grant.grant_no] = bound
+        return bound
+
+    def forget_former(self, period: Period) -> None:
+        """Let a beginning mean the new period that has it, and no older allowance any more."""
+        older = allowance_grant(self.grants, period.license, period.start_s)
+        if older is not None:
+            kept = tuple(old for old in older.former_starts if old != period.start_s)
+            self.grants[older.grant_no] = older._replace(former_starts=kept)
 
     def add_grant(
         self,
@@ -151,9 +181,9 @@ class Draft:
             self.grants[grant_no] = grant._replace(free_nano_usd=grant.free_nano_usd - amount)
             self.move(grant.kind, target, amount, grant_no, code)
 
-    def charge(self, license: str, period_start_s: int, cost: int, code: int) -> None:
+    def charge(self, allowance: Grant | None, cost: int, code: int) -> None:
         """Use free credit for a cost; what is missing becomes debt or the operator's loss."""
-        slices, missing = take(self.usable(license, period_start_s), cost)
+        slices, missing = take(self.usable(allowance), cost)
         self.spend(slices, USED, code)
         if missing == 0:
             return
@@ -172,7 +202,7 @@ class Draft:
     def bought(self) -> list[Grant]:
         """Give promotional and paid grants with free credit, not expired, in burn-down order."""
         others = (grant for grant in self.grants.values() if grant.kind != ALLOWANCE)
-        return burn_down(others, "", 0, self.now_s)
+        return burn_down(others, self.now_s)
 
     def repay(self) -> None:
         """Repay debt from free promotional and paid credit."""
@@ -182,14 +212,15 @@ class Draft:
         self.debt = missing
         self.spend(slices, DEBT, _REPAY)
 
-    def note_use(self, license: str, period_start_s: int, cost: int) -> None:
+    def note_use(self, allowance: Grant | None, cost: int) -> None:
         """Count usage in its period, whatever credit paid for it."""
-        grant = allowance_grant(self.grants, license, period_start_s) if cost else None
-        if grant is not None:
-            self.grants[grant.grant_no] = grant._replace(
-                # Usage from before there was an allowance was not counted, so it may go back below.
-                period_used_nano_usd=max(0, grant.period_used_nano_usd + cost)
-            )
+        if allowance is None or cost == 0:
+            return
+        grant = self.grants[allowance.grant_no]
+        self.grants[grant.grant_no] = grant._replace(
+            # Usage from before there was an allowance was not counted, so it may go back below.
+            period_used_nano_usd=max(0, grant.period_used_nano_usd + cost)
+        )
 
     def finish(self, **changes: Any) -> Practice:
         """Repay what can be repaid, check the limits, and give the practice after the command."""

@@ -42,6 +42,14 @@ class Grant(NamedTuple):
     """Allowance only: all usage of its period, also what other credit paid."""
     event_no: int = 0
     created_at_s: int = 0
+    former_starts: tuple[int, ...] = ()
+    """Allowance only: beginnings its period had before the real bounds were told."""
+
+    def serves(self, license: str, period_start_s: int) -> bool:
+        """Tell whether it is the allowance of the period that begins, or once began, then."""
+        return self.license == license and (
+            self.period_start_s == period_start_s or period_start_s in self.former_starts
+        )
 
 
 class Slice(NamedTuple):
@@ -51,24 +59,17 @@ class Slice(NamedTuple):
     amount_nano_usd: int
 
 
-def burn_down(
-    grants: Iterable[Grant],
-    license: str,
-    period_start_s: int,
-    now_s: int,
-    allowance_usable: bool = True,
-) -> list[Grant]:
-    """Give the grants with free credit that a call of this period may use, in burn-down order."""
+def burn_down(grants: Iterable[Grant], now_s: int, allowance_no: int = 0) -> list[Grant]:
+    """Give the grants with free credit that may be used now, in burn-down order.
+
+    Of the allowances only the one with the given number may (0: none).
+    """
     usable = [
         grant
         for grant in grants
         if grant.free_nano_usd > 0
         and (
-            (
-                allowance_usable
-                and grant.license == license
-                and grant.period_start_s == period_start_s
-            )
+            grant.grant_no == allowance_no
             if grant.kind == ALLOWANCE
             else grant.expires_at_s > now_s
         )

@@ -98,24 +98,47 @@ def current_period(practice: Practice, now_s: int) -> Period:
 
 
 def allowance_grant(grants: Mapping[int, Grant], license: str, period_start_s: int) -> Grant | None:
-    """Find the allowance of a period among the given grants."""
+    """Find the allowance of the period that begins, or once began, at an instant."""
+    former: Grant | None = None
     for grant in grants.values():
-        if (
-            grant.kind == ALLOWANCE
-            and grant.period_start_s == period_start_s
-            and grant.license == license
-        ):
-            return grant
-    return None
+        if grant.kind == ALLOWANCE and grant.license == license:
+            if grant.period_start_s == period_start_s:
+                return grant
+            if grant.former_starts and period_start_s in grant.former_starts:
+                former = grant
+    return former
+
+
+def allowance_of(grants: Mapping[int, Grant], period: Period) -> Grant | None:
+    """Find a period's allowance, also one that was granted before its real bounds were known.
+
+    The one that begins with the period goes first, then one that once began then, then the oldest
+    provisional one; the last two only if their bounds overlap the period's.
+    """
+    found = allowance_grant(grants, period.license, period.start_s)
+    if found is not None and (found.period_start_s == period.start_s or _overlap(found, period)):
+        return found
+    guesses = [
+        grant
+        for grant in grants.values()
+        if grant.kind == ALLOWANCE
+        and grant.provisional
+        and grant.license == period.license
+        and _overlap(grant, period)
+    ]
+    return min(guesses, default=None)
+
+
+def _overlap(grant: Grant, period: Period) -> bool:
+    return grant.period_start_s < period.end_s and period.start_s < grant.period_end_s
 
 
 def balance_of(practice: Practice, period: Period, now_s: int) -> Balance:
     """Compute the balance for a period; an allowance not touched yet counts as granted."""
-    usable = burn_down(practice.grants.values(), period.license, period.start_s, now_s)
-    included = sum(grant.free_nano_usd for grant in usable if grant.kind == ALLOWANCE)
-    if allowance_grant(practice.grants, period.license, period.start_s) is None:
-        included += period.allowance_nano_usd
-    credit = sum(grant.free_nano_usd for grant in usable if grant.kind != ALLOWANCE)
+    allowance = allowance_of(practice.grants, period)
+    included = period.allowance_nano_usd if allowance is None else allowance.free_nano_usd
+    others = (grant for grant in practice.grants.values() if grant.kind != ALLOWANCE)
+    credit = sum(grant.free_nano_usd for grant in burn_down(others, now_s))
     blocked = practice.debt_blocks_allowance and practice.debt_nano_usd > 0
     return Balance(
         practice.practice_id,

@@ -7,7 +7,7 @@ forget is always safe. What is kept is bounded.
 from __future__ import annotations
 
 from guthaben.domain.calls import RESERVED, Call
-from guthaben.domain.grants import ALLOWANCE
+from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.practice import Practice
 from guthaben.store import practices
 
@@ -46,13 +46,16 @@ class Cache:
 
 def _slim(practice: Practice, now_s: int) -> Practice:
     """Drop grants that no later command needs unless it names them."""
-    spent = [no for no, grant in practice.grants.items() if practices.is_spent(grant)]
-    old = [
-        no
-        for no, grant in practice.grants.items()
-        if grant.kind == ALLOWANCE and grant.held_nano_usd == 0 and grant.period_end_s <= now_s
-    ]
-    if not spent and not old:
+    gone = [no for no, grant in practice.grants.items() if _is_gone(grant, now_s)]
+    if not gone:
         return practice
-    kept = {no: g for no, g in practice.grants.items() if no not in spent and no not in old}
-    return practice._replace(grants=kept)
+    return practice._replace(
+        grants={no: grant for no, grant in practice.grants.items() if no not in gone}
+    )
+
+
+def _is_gone(grant: Grant, now_s: int) -> bool:
+    """Tell whether a grant is used up, or the allowance of a past period that nothing holds."""
+    if grant.kind == ALLOWANCE:
+        return grant.period_end_s <= now_s and grant.held_nano_usd == 0
+    return practices.is_spent(grant)

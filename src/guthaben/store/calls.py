@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from guthaben.domain.calls import Call, Origin, Usage
+from guthaben.domain.calls import NO_ORIGIN, NO_USAGE, Call, Origin, Usage
 from guthaben.domain.grants import Slice
 
 CORE = Call._fields[:-2]
@@ -34,6 +34,11 @@ _INSERT = (
     f"INSERT INTO credit_call (practice_no, {SELECTED})"
     f" VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
 )
+_INSERT_BARE = (
+    f"INSERT INTO credit_call (practice_no, {', '.join((*CORE, *Usage._fields))})"
+    f" VALUES ({', '.join('?' * (len(CORE) + 1))}, NULL, NULL, 0, 0, 0, 0, NULL)"
+)
+"""What nearly every reservation is: usage comes with its end, and nobody told an origin."""
 _CHANGING = (
     "status", "ended_by", "expires_at_ms", "cost_nano_usd", "slices", "ended_at_s", "first_seq",
     *Usage._fields,
@@ -73,20 +78,19 @@ def _usage_row(usage: Usage) -> tuple[Any, ...]:
 
 def insert_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> None:
     """Store new calls, given with their practice's number."""
-    cursor.executemany(
-        _INSERT,
-        [
-            (
-                practice_no,
-                *call[:_SLICES],
-                _write(call.slices),
-                *call[_SLICES + 1 : _N_CORE],
-                *_usage_row(call.usage),
-                *[text or None for text in call.origin],
-            )
-            for practice_no, call in rows
-        ],
-    )
+    bare: list[tuple[Any, ...]] = []
+    full: list[tuple[Any, ...]] = []
+    for practice_no, call in rows:
+        core = (practice_no, *call[:_SLICES], _write(call.slices), *call[_SLICES + 1 : _N_CORE])
+        if call.usage == NO_USAGE and call.origin == NO_ORIGIN:
+            bare.append(core)
+        else:
+            texts = [text or None for text in call.origin]
+            full.append((*core, *_usage_row(call.usage), *texts))
+    if bare:
+        cursor.executemany(_INSERT_BARE, bare)
+    if full:
+        cursor.executemany(_INSERT, full)
 
 
 def update_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> None:

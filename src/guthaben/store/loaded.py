@@ -25,6 +25,7 @@ class Loaded:
         self.cursor = cursor
         self.cache = cache
         self.practices: dict[str, Practice] = {}
+        self.stored_practices: dict[str, Practice] = {}
         self.stored_grants: dict[str, dict[int, Grant]] = {}
         self.calls: dict[tuple[str, int], Call] = {}
         self.call_keys: dict[tuple[str, int, str], int] = {}
@@ -40,7 +41,7 @@ class Loaded:
                 found = practices.load_practice(self.cursor, practice_id)
                 if found is None:
                     found = practices.stranger(practice_id)
-            self.practices[practice_id] = found
+            self.practices[practice_id] = self.stored_practices[practice_id] = found
             self.stored_grants[practice_id] = dict(found.grants)
         return found
 
@@ -93,10 +94,18 @@ class Loaded:
         if allowance_grant(practice.grants, licence, period_start_s) is not None:
             return
         grant = practices.load_allowance(self.cursor, practice.practice_no, licence, period_start_s)
-        if grant is None:
-            self.cache.no_allowance.add(missing)
-        else:
+        if grant is not None:
             self.take_in(practice_id, [grant])
+            return
+        if not self.need_movable(practice_id, licence):
+            self.cache.no_allowance.add(missing)
+
+    def need_movable(self, practice_id: str, licence: str) -> bool:
+        """Have the allowances at hand whose bounds are guesses, or were; tell if there are any."""
+        practice_no = self.practice(practice_id).practice_no
+        found = practices.load_movable(self.cursor, practice_no, licence) if practice_no else []
+        self.take_in(practice_id, found)
+        return bool(found)
 
     def need_grants(self, practice_id: str, numbers: Iterable[int]) -> None:
         """Have these grants at hand, exhausted or not."""

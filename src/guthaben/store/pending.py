@@ -69,6 +69,7 @@ class Pending:
         if not self.practices:
             return
         known: list[Practice] = []
+        counted: list[Practice] = []
         grants: list[tuple[int, Grant]] = []
         used: list[tuple[int, Grant]] = []
         for practice_id in self.practices:
@@ -78,17 +79,22 @@ class Pending:
                 practice = practice._replace(practice_no=number)
                 self._loaded.practices[practice_id] = practice
             else:
-                known.append(practice)
+                before = self._loaded.stored_practices.get(practice_id)
+                lean = practices.differs_in_counters_only(before, practice)
+                (counted if lean else known).append(practice)
+            self._loaded.stored_practices[practice_id] = practice
             stored = self._loaded.stored_grants[practice_id]
             for grant_no, grant in practice.grants.items():
-                before = stored.get(grant_no)
-                if before is not grant:
-                    lean = practices.differs_in_amounts_only(before, grant)
+                was = stored.get(grant_no)
+                if was is not grant:
+                    lean = practices.differs_in_amounts_only(was, grant)
                     (used if lean else grants).append((practice.practice_no, grant))
                     stored[grant_no] = grant
                     if grant.kind == ALLOWANCE:
                         place = (practice_id, grant.license, grant.period_start_s)
                         self._loaded.cache.no_allowance.discard(place)
+        if counted:
+            practices.update_counters(self._cursor, counted)
         if known:
             practices.update_practices(self._cursor, known)
         if grants:

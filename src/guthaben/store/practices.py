@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
@@ -27,9 +28,9 @@ _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"
     " WHERE practice_no = ? AND kind = 1 AND license = ? AND period_start_s = ?"
 )
-_SELECT_PROVISIONAL = (
-    f"SELECT {_GRANT} FROM credit_grant"
-    " WHERE practice_no = ? AND kind = 1 AND license = ? AND provisional = 1"
+_SELECT_MOVABLE = (
+    f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND kind = 1 AND license = ?"
+    " AND (provisional = 1 OR former_starts <> '')"
 )
 _SELECT_GRANT = f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND grant_no = ?"
 _INSERT_PRACTICE = (
@@ -40,6 +41,11 @@ _UPDATE_PRACTICE = (
     "UPDATE credit_practice SET "
     + ", ".join(f"{name} = ?" for name in _PRACTICE_COLUMNS[2:])
     + " WHERE practice_no = ?"
+)
+_HOT = Practice._fields[2 : Practice._fields.index("status")]
+_N_HOT = 2 + len(_HOT)
+_UPDATE_COUNTERS = (
+    f"UPDATE credit_practice SET {', '.join(f'{name} = ?' for name in _HOT)} WHERE practice_no = ?"
 )
 _UPSERT_GRANT = (
     f"INSERT INTO credit_grant (practice_no, is_open, {_GRANT})"
@@ -53,6 +59,12 @@ _UPDATE_GRANT = (
 )
 
 
+def grant_from_row(row: tuple[Any, ...]) -> Grant:
+    """Make a grant of the columns named like its fields."""
+    former = row[-1]
+    return Grant._make((*row[:-1], tuple(map(int, former.split(","))) if former else ()))
+
+
 def stranger(practice_id: str) -> Practice:
     """Give the state of a practice nobody has stored yet: it has nothing and owes nothing."""
     return Practice(0, practice_id, genesis(practice_id), time_zone=config.time_zone())
@@ -64,7 +76,7 @@ def load_practice(cursor: sqlite3.Cursor, practice_id: str) -> Practice | None:
     if row is None:
         return None
     grants = cursor.execute(_SELECT_OPEN_GRANTS, (row[0],)).fetchall()
-    return Practice._make((*row, {grant[0]: Grant._make(grant) for grant in grants}))
+    return Practice._make((*row, {row[0]: grant_from_row(row) for row in grants}))
 
 
 def load_allowance(
@@ -72,19 +84,19 @@ def load_allowance(
 ) -> Grant | None:
     """Read the allowance of one period."""
     row = cursor.execute(_SELECT_ALLOWANCE, (practice_no, licence, period_start_s)).fetchone()
-    return Grant._make(row) if row else None
+    return grant_from_row(row) if row else None
 
 
-def load_provisional(cursor: sqlite3.Cursor, practice_no: int, licence: str) -> list[Grant]:
-    """Read the allowances whose period nobody has confirmed yet."""
-    rows = cursor.execute(_SELECT_PROVISIONAL, (practice_no, licence)).fetchall()
-    return [Grant._make(row) for row in rows]
+def load_movable(cursor: sqlite3.Cursor, practice_no: int, licence: str) -> list[Grant]:
+    """Read the allowances whose bounds nobody has confirmed, or which once had other bounds."""
+    rows = cursor.execute(_SELECT_MOVABLE, (practice_no, licence)).fetchall()
+    return [grant_from_row(row) for row in rows]
 
 
 def load_grants(cursor: sqlite3.Cursor, practice_no: int, numbers: Iterable[int]) -> list[Grant]:
     """Read single grants by number, also exhausted ones."""
     found = (cursor.execute(_SELECT_GRANT, (practice_no, no)).fetchone() for no in numbers)
-    return [Grant._make(row) for row in found if row]
+    return [grant_from_row(row) for row in found if row]
 
 
 def insert_practice(cursor: sqlite3.Cursor, practice: Practice) -> int:
@@ -100,11 +112,24 @@ def update_practices(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> N
     cursor.executemany(_UPDATE_PRACTICE, [(*p[2:-1], p[0]) for p in practices])
 
 
+def update_counters(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> None:
+    """Store what calls change of known practices: head and counters, none of the settings."""
+    cursor.executemany(_UPDATE_COUNTERS, [(*p[2:_N_HOT], p[0]) for p in practices])
+
+
+def differs_in_counters_only(before: Practice | None, after: Practice) -> bool:
+    """Tell whether `update_counters` is enough."""
+    return before is not None and before[_N_HOT:-1] == after[_N_HOT:-1]
+
+
 def upsert_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
     """Store grants, new or changed in any way, given with their practice's number."""
     cursor.executemany(
         _UPSERT_GRANT,
-        [(practice_no, _is_open(grant), *grant) for practice_no, grant in rows],
+        [
+            (practice_no, _is_open(grant), *grant[:-1], ",".join(map(str, grant.former_starts)))
+            for practice_no, grant in rows
+        ],
     )
 
 
@@ -128,6 +153,7 @@ def differs_in_amounts_only(before: Grant | None, after: Grant) -> bool:
         and before.period_start_s == after.period_start_s
         and before.period_end_s == after.period_end_s
         and before.provisional == after.provisional
+        and before.former_starts == after.former_starts
     )
 
 

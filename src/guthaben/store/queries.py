@@ -46,11 +46,11 @@ def practice_with(
     if practice is None:
         practice = practices.stranger(practice_id)
     period = period or current_period(practice, now_s)
-    allowance = practices.load_allowance(
-        cursor, practice.practice_no, period.license, period.start_s
-    )
-    if allowance is not None:
-        grants = {**practice.grants, allowance.grant_no: allowance}
+    number, license = practice.practice_no, period.license
+    allowance = practices.load_allowance(cursor, number, license, period.start_s)
+    found = practices.load_movable(cursor, number, license) if allowance is None else [allowance]
+    if found:
+        grants = {**practice.grants, **{grant.grant_no: grant for grant in found}}
         practice = practice._replace(grants=grants)
     return practice, period
 

@@ -43,6 +43,11 @@ class Turnstile:
         self._crowded_until_s = time.monotonic() + CROWDED_S
         self._alone_until_s = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody else has been met lately, so that there is nobody to wait for."""
+        return time.monotonic() < self._alone_until_s
+
     @contextlib.contextmanager
     def passed(self) -> Iterator[None]:
         """Wait for this process's turn and keep others out until the block ends."""

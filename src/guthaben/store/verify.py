@@ -17,6 +17,7 @@ from guthaben.store import topups
 from guthaben.store.calls import SELECTED as CALL_COLUMNS
 from guthaben.store.calls import from_row
 from guthaben.store.journal import each_transfer
+from guthaben.store.practices import grant_from_row
 
 
 class Problem(NamedTuple):
@@ -99,7 +100,7 @@ def _balances(cursor: sqlite3.Cursor, stored: _Stored, found: Replay, now_s: int
     free_bought = 0
     left = dict(found.grants)
     for row in rows:
-        grant = Grant(*row)
+        grant = grant_from_row(row)
         said = left.pop(grant.grant_no, 0)
         has = grant.free_nano_usd + grant.held_nano_usd
         if said != has:

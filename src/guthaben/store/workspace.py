@@ -36,7 +36,7 @@ from guthaben.domain.grants import ALLOWANCE
 from guthaben.domain.period import month_of
 from guthaben.domain.practice import NEVER_MS, Practice, balance_of, current_period
 from guthaben.domain.topup import CreditEvent
-from guthaben.store import calls, practices, topups
+from guthaben.store import calls, topups
 from guthaben.store.cache import Cache
 from guthaben.store.loaded import Loaded
 from guthaben.store.pending import EventNote, Pending
@@ -157,8 +157,7 @@ class Workspace:
         practice = self.practice(practice_id)
         if practice.practice_no:
             self._loaded.need_allowance(practice_id, command.license, command.period_start_s)
-            found = practices.load_provisional(self.cursor, practice.practice_no, command.license)
-            self._loaded.take_in(practice_id, found)
+            self._loaded.need_movable(practice_id, command.license)
 
     def _told_before(self, practice_id: str, event: CreditEvent, command: Fulfil) -> Outcome | None:
         """Find out whether this payment has been fulfilled, under whichever of its names."""

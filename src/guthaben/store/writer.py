@@ -29,6 +29,7 @@ from guthaben.store.workspace import EventNote, Workspace
 log = logging.getLogger("guthaben.writer")
 
 MAX_BATCH = 512
+_NOBODY_WAITS = contextlib.nullcontext()
 
 
 Reply = Callable[[object], None]
@@ -280,7 +281,9 @@ class Writer:
             return answer
 
     def _my_turn(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._turnstile is None else self._turnstile.passed()
+        if self._turnstile is None or self._turnstile.is_open:
+            return _NOBODY_WAITS
+        return self._turnstile.passed()
 
     def _begin(self) -> sqlite3.Cursor:
         try:

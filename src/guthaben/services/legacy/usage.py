@@ -12,7 +12,7 @@ from typing import NamedTuple
 from guthaben.domain.calls import Origin, Usage
 from guthaben.domain.commands import RecordUsage, SetLicense
 from guthaben.domain.period import Period
-from guthaben.domain.practice import ACTIVE, allowance_grant, balance_of
+from guthaben.domain.practice import ACTIVE, allowance_of, balance_of
 from guthaben.errors import InvalidAmount
 from guthaben.services.legacy.plans import OldLicense, is_over, period_of
 from guthaben.services.requests import checked
@@ -56,7 +56,7 @@ def left(cursor: Cursor, license: OldLicense, now_ms: int) -> Left:
     now_s = now_ms // 1000
     practice, period = queries.practice_with(cursor, license.practice_id, asked, now_s)
     balance = balance_of(practice, period, now_s)
-    grant = allowance_grant(practice.grants, period.license, period.start_s)
+    grant = allowance_of(practice.grants, period)
     granted = grant.granted_nano_usd if grant else 0
     upgrade = max(0, period.allowance_nano_usd - granted) if grant else 0
     free = balance.allowance_nano_usd + upgrade
