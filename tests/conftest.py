@@ -33,3 +33,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_PREFIXES):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _notices_are_told_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In production a notice with wrong facts is only complained of; no test may tell one.
+    def wrong(mistake: str) -> None:
+        raise AssertionError(mistake)
+
+    monkeypatch.setattr("guthaben.services.notices.complain", wrong)

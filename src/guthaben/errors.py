@@ -14,6 +14,7 @@ GuthabenError                 guthaben_error
         InternalRefused       internal_refused
     StoreUnavailable          store_unavailable
     OutcomeUnknown            outcome_unknown
+    LeadershipLost            leadership_lost
     MigrationNeeded           migration_needed
     PaymentError              payment_error
         PaymentDeclined       payment_declined
@@ -48,6 +49,7 @@ __all__ = [
     "InternalRefused",
     "StoreUnavailable",
     "OutcomeUnknown",
+    "LeadershipLost",
     "MigrationNeeded",
     "PaymentError",
     "PaymentDeclined",
@@ -242,6 +244,17 @@ class OutcomeUnknown(GuthabenError):
         super().__init__(
             f"The answer to {operation} was lost; it may have been done. Repeat it with the "
             "same idempotency key: it is done once, and you hear its outcome."
+        )
+
+
+class LeadershipLost(GuthabenError):
+    """Another server leads the background work by now; this transaction changed nothing."""
+
+    code: ClassVar[str] = "leadership_lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another server leads the background work by now; what it does not find done, it does."
         )
 
 

@@ -28,6 +28,7 @@ EXAMPLES: list[GuthabenError] = [
     errors.InternalRefused("IntegrityError"),
     errors.StoreUnavailable("database is locked"),
     errors.OutcomeUnknown("reserve", key="key-1"),
+    errors.LeadershipLost(),
     errors.MigrationNeeded(["row 3 has no practice", "row 9 is twice"]),
     errors.PaymentError(),
     errors.PaymentDeclined("insufficient_funds", "card_declined", request_id="req_1"),

@@ -30,26 +30,40 @@ def schema_of(con: sqlite3.Connection) -> list[tuple[str, str, str]]:
     return con.execute(sql).fetchall()
 
 
+def later() -> Migration:
+    return Migration(migrations()[-1].number + 1, "later", MORE)
+
+
 def memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None)
 
 
-def test_numbers_are_taken_once_and_names_are_told() -> None:
+def test_numbers_are_distinct_and_names_are_told() -> None:
     known = migrations()
     assert len({m.number for m in known}) == len(known)
     assert all(m.name and m.sql.strip() for m in known)
 
 
 def test_fresh_is_the_same_as_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    every = [*migrations(), Migration(migrations()[-1].number + 1, "later", MORE)]
+    every = [*migrations(), later()]
     stepwise, fresh = memory(), memory()
     for upto in range(1, len(every) + 1):
         monkeypatch.setattr(schema, "migrations", lambda upto=upto: every[:upto])
-        done = migrate(stepwise.cursor(), 1)
-        assert [m.number for m in done] == [every[upto - 1].number]
+        assert migrate(stepwise.cursor(), 1) == [every[upto - 1]]
     assert [m.number for m in migrate(fresh.cursor(), 1)] == [m.number for m in every]
     assert schema_of(stepwise) == schema_of(fresh)
     assert migrate(fresh.cursor(), 2) == []
+
+
+def test_a_step_that_was_joined_later_with_a_lower_number_is_not_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = migrations()
+    con = memory()
+    monkeypatch.setattr(schema, "migrations", lambda: [*known[:1], later()])
+    migrate(con.cursor(), 1)
+    monkeypatch.setattr(schema, "migrations", lambda: [*known, later()])
+    assert migrate(con.cursor(), 1) == known[1:]
 
 
 def test_a_database_with_money_in_it_survives_a_migration(
@@ -58,7 +72,7 @@ def test_a_database_with_money_in_it_survives_a_migration(
     with_money = Store(url(path))
     pay(with_money, "p", 100)
     with_money.close()
-    every = [*migrations(), Migration(migrations()[-1].number + 1, "later", MORE)]
+    every = [*migrations(), later()]
     monkeypatch.setattr(schema, "migrations", lambda: every)
     again = Store(url(path))
     assert problems(again) == []

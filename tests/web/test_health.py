@@ -6,8 +6,6 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from guthaben.web.background import Job
-from guthaben.web.metrics import Metrics
 from tests.web.conftest import Web
 
 
@@ -106,38 +104,6 @@ async def test_unknown_paths_make_no_new_series(web: Web) -> None:
         await client.request(f"METHOD{number}", "/healthz")
     routes = {dict(labels).get("route") for _name, labels in await metrics(web)}
     assert not any("unknown" in str(route) for route in routes)
-
-
-def test_a_job_that_breaks_runs_again() -> None:
-    turns, done = [], threading.Event()
-
-    def work() -> None:
-        turns.append(1)
-        if len(turns) == 1:
-            raise RuntimeError("broke")
-        done.set()
-
-    counted = Metrics()
-    job = Job("test", 0.01, work, counted)
-    job.start()
-    assert done.wait(5)
-    job.ask_to_stop()
-    job.join(5)
-    failures = counted.registry.get_sample_value("guthaben_job_failures_total", {"job": "test"})
-    assert failures == 1
-
-
-def test_a_job_runs_at_once_when_woken_and_not_after_its_end() -> None:
-    turns = threading.Semaphore(0)
-    job = Job("test", 60, turns.release, Metrics())
-    job.start()
-    assert turns.acquire(timeout=5), "the first turn is at once"
-    job.wake()
-    assert turns.acquire(timeout=5)
-    job.ask_to_stop()
-    job.join(5)
-    job.wake()
-    assert not turns.acquire(timeout=0.1)
 
 
 @pytest.mark.parametrize("path", ["/v1/balance", "/healthz"])

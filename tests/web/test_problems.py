@@ -27,6 +27,7 @@ SAMPLES: dict[type[GuthabenError], tuple[GuthabenError, int]] = {
     errors.InternalRefused: (errors.InternalRefused("SECRET INSIDE"), 500),
     errors.StoreUnavailable: (errors.StoreUnavailable("SECRET INSIDE"), 503),
     errors.OutcomeUnknown: (errors.OutcomeUnknown("SECRET INSIDE"), 503),
+    errors.LeadershipLost: (errors.LeadershipLost(), 500),
     errors.MigrationNeeded: (errors.MigrationNeeded(["SECRET INSIDE"]), 503),
     errors.PaymentError: (errors.PaymentError("SECRET INSIDE"), 502),
     errors.PaymentDeclined: (errors.PaymentDeclined("SECRET INSIDE"), 402),

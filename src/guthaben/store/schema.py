@@ -55,6 +55,12 @@ def applied(cursor: sqlite3.Cursor) -> int:
     return int(row[0])
 
 
+def _done(cursor: sqlite3.Cursor) -> set[int]:
+    if applied(cursor) == 0:
+        return set()
+    return {row[0] for row in cursor.execute("SELECT number FROM credit_migration")}
+
+
 def migrate(cursor: sqlite3.Cursor, now_s: int) -> list[Migration]:
     """Bring the schema up to date inside the open transaction; tell what was applied.
 
@@ -66,7 +72,9 @@ def migrate(cursor: sqlite3.Cursor, now_s: int) -> list[Migration]:
         raise MigrationNeeded(
             [f"schema {have} is newer than this version's {known[-1].number}: upgrade guthaben"]
         )
-    todo = [migration for migration in known if migration.number > have]
+    # Not those above `have`: steps of branches that were joined later may have lower numbers.
+    done = _done(cursor)
+    todo = [migration for migration in known if migration.number not in done]
     if have == 0:
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS credit_migration ("

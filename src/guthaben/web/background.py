@@ -1,68 +1,35 @@
-"""Background jobs: applying webhooks, expiring what is due, resolving charges without an outcome.
+"""The background jobs of a server, one line each; `services.jobs` says how they are run.
 
-Law: nothing depends on a job being alive: the gate expires what it touches, and what a job did not
-finish it finds again. A job that breaks is logged and runs again at its next turn.
+Law: a turn may be repeated, cut short or done by another server: what was not finished is found
+again. The gate depends on none of them.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from guthaben.web.metrics import Metrics
+from guthaben.services.guthaben import Guthaben
+from guthaben.services.jobs import Job, Turn
+from guthaben.services.webhooks import Inbox
 
-log = logging.getLogger("guthaben.jobs")
+if TYPE_CHECKING:
+    from guthaben.web.deps import Payments
+
+INBOX: Final = "inbox"
 
 
-class Job:
-    """Some work that runs on a thread of its own, every so many seconds or when it is woken."""
+def jobs(guthaben: Guthaben, payments: Payments | None) -> list[Job]:
+    """List the jobs; those that need a payment provider only where there is one."""
+    found = [Job("expire", 30, lambda _turn: guthaben.expire())]
+    if payments is not None:
+        inbox, charger = payments.inbox, payments.charger
+        found += [
+            Job(INBOX, 2, lambda turn: _drain(inbox, turn)),
+            Job("resolve_charges", 30, lambda _turn: charger.resolve_waiting()),
+        ]
+    return found
 
-    def __init__(
-        self, name: str, every_s: float, work: Callable[[], object], metrics: Metrics
-    ) -> None:
-        self.name = name
-        self._every_s = every_s
-        self._work = work
-        self._metrics = metrics
-        self._news = threading.Event()
-        self._stopped = False
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin; the first turn is at once."""
-        self._stopped = False
-        self._news.set()
-        self._thread = threading.Thread(target=self._run, name=f"guthaben-{self.name}", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Let the next turn be now."""
-        self._news.set()
-
-    def ask_to_stop(self) -> None:
-        """End after the turn under way."""
-        self._stopped = True
-        self._news.set()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the end, but not longer; a turn that goes on finds the store closed."""
-        if self._thread is not None:
-            self._thread.join(timeout=timeout_s)
-            self._thread = None
-
-    def _run(self) -> None:
-        while not self._stopped:
-            self._news.wait(self._every_s)
-            self._news.clear()
-            if not self._stopped:
-                self._turn()
-
-    def _turn(self) -> None:
-        try:
-            self._work()
-        except Exception:
-            self._metrics.job_failed(self.name)
-            log.exception("a background job broke and will run again", extra={"job": self.name})
-        else:
-            self._metrics.job_ran(self.name)
+def _drain(inbox: Inbox, turn: Turn) -> None:
+    while turn.may_go_on() and inbox.work_once():
+        pass

@@ -21,18 +21,16 @@ from guthaben.services.api_keys import ApiKeys
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.auto_topup import Charger
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.jobs import Runner
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
+from guthaben.web import background
 from guthaben.web.access import Access
-from guthaben.web.background import Job
 from guthaben.web.metrics import Metrics
 from guthaben.web.problems import not_configured
 
 T = TypeVar("T")
 
-_INBOX_S = 2
-_SWEEP_S = 30
-_RESOLVE_S = 30
 _SLOW_THREADS = 8
 _STOP_S = 2
 
@@ -71,8 +69,8 @@ class Services:
         self.running = False
         self._payments = payments
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "guthaben-slow")
-        self._inbox_job = self._job("inbox", _INBOX_S, _drain(payments.inbox)) if payments else None
-        self._jobs = [job for job in (self._inbox_job, *self._other_jobs()) if job is not None]
+        jobs = background.jobs(guthaben, payments)
+        self.runner = Runner(guthaben.core.store, jobs, on_turn=self.metrics.job_ended)
 
     @classmethod
     def open(
@@ -103,16 +101,6 @@ class Services:
         )
         return cls(guthaben, payments, purchases_allowed=purchases_allowed, public_url=public_url)
 
-    def _job(self, name: str, every_s: int, work: Callable[[], object]) -> Job:
-        return Job(name, every_s, work, self.metrics)
-
-    def _other_jobs(self) -> list[Job]:
-        jobs = [self._job("expire", _SWEEP_S, self.guthaben.expire)]
-        if self._payments is not None:
-            charger = self._payments.charger
-            jobs.append(self._job("resolve_charges", _RESOLVE_S, charger.resolve_waiting))
-        return jobs
-
     @property
     def payments(self) -> Payments:
         """Give what needs a payment provider; without one, answer that there is none."""
@@ -121,9 +109,8 @@ class Services:
         return self._payments
 
     def news_in_inbox(self) -> None:
-        """Let the inbox be worked at once."""
-        if self._inbox_job is not None:
-            self._inbox_job.wake()
+        """Let the inbox be worked at once, if this server leads; else the leader looks soon."""
+        self.runner.wake(background.INBOX)
 
     async def slowly(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do something that may take seconds on a thread set aside for that."""
@@ -136,19 +123,15 @@ class Services:
         """Start the background jobs."""
         if self._payments is not None:
             self._payments.charger.start()
-        for job in self._jobs:
-            job.start()
+        self.runner.start()
         self.running = True
 
     def stop(self) -> None:
         """Stop the background jobs, finish what is queued, close the database. Idempotent."""
         self.running = False
         charges_end = self._stop_charging()
-        for job in self._jobs:
-            job.ask_to_stop()
         end_s = time.monotonic() + _STOP_S
-        for job in self._jobs:
-            job.join(max(0, end_s - time.monotonic()))
+        self.runner.stop(_STOP_S)
         charges_end.join(max(0, end_s - time.monotonic()))
         self._slow.shutdown(wait=False, cancel_futures=True)
         self.guthaben.close()
@@ -178,11 +161,3 @@ class Services:
 
 def _nothing() -> None:
     """Stop nothing."""
-
-
-def _drain(inbox: Inbox) -> Callable[[], None]:
-    def work() -> None:
-        while inbox.work_once():
-            pass
-
-    return work

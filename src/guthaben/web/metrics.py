@@ -21,6 +21,7 @@ from prometheus_client import (
 
 from guthaben.domain.money import float_from_nano_usd
 from guthaben.store.figures import Figures
+from guthaben.store.jobs import JobRow
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -80,13 +81,12 @@ class Metrics:
         """Note one webhook."""
         self._webhooks.labels(outcome).inc()
 
-    def job_ran(self, job: str) -> None:
-        """Note that a background job ended well."""
-        self._job_runs.labels(job).set(time.time())
-
-    def job_failed(self, job: str) -> None:
-        """Note that a background job broke."""
-        self._job_failures.labels(job).inc()
+    def job_ended(self, row: JobRow) -> None:
+        """Note how a turn of a background job ended."""
+        if row.error:
+            self._job_failures.labels(row.name).inc()
+        else:
+            self._job_runs.labels(row.name).set(time.time())
 
     def render(self, figures: Figures) -> bytes:
         """Write all series in Prometheus' text format."""
