@@ -44,7 +44,7 @@ def test_a_failing_receiver_is_tried_again(sandbox: Running) -> None:
 
 
 def test_duplicates(sandbox: Running) -> None:
-    sandbox.control("/faults/deliveries", {"kind": "duplicate", "times": 20, "next": 1})
+    sandbox.control("/faults/deliveries", {"fault": "duplicate", "copies": 20})
     sandbox.control("/deliveries", {"parallel": 20})
     stripe.Customer.create()
     stripe.Customer.create()
@@ -54,7 +54,7 @@ def test_duplicates(sandbox: Running) -> None:
 
 
 def test_reordering_by_fault(sandbox: Running) -> None:
-    sandbox.control("/faults/deliveries", {"kind": "reorder", "next": 4, "seconds": 0.2})
+    sandbox.control("/faults/deliveries", {"fault": "reorder", "times": 4, "window_s": 0.2})
     pay(sandbox)
     sandbox.wait_idle()
     emitted = [event["type"] for event in sandbox.objects("event")]
@@ -75,7 +75,8 @@ def test_pause_and_resume_in_another_order(sandbox: Running) -> None:
 
 def test_loss_and_redelivery(sandbox: Running) -> None:
     sandbox.control(
-        "/faults/deliveries", {"kind": "drop", "types": ["checkout.session.completed"], "next": 1}
+        "/faults/deliveries",
+        {"fault": "lose", "match": {"types": ["checkout.session.completed"]}},
     )
     pay(sandbox)
     sandbox.wait_idle()
@@ -88,8 +89,8 @@ def test_loss_and_redelivery(sandbox: Running) -> None:
 
 def test_delay_and_bad_signatures(sandbox: Running) -> None:
     for kind in ("stale_signature", "bad_signature"):
-        sandbox.control("/faults/deliveries", {"kind": kind, "next": 1})
-    sandbox.control("/faults/deliveries", {"kind": "delay", "next": 1, "seconds": 0.1})
+        sandbox.control("/faults/deliveries", {"fault": kind})
+    sandbox.control("/faults/deliveries", {"fault": "delay", "delay_s": 0.1})
     for _ in range(3):
         stripe.Customer.create()
     sandbox.wait_idle()
@@ -123,10 +124,10 @@ def test_control_lists_itself_counts_and_resets(sandbox: Running) -> None:
     counters = sandbox.look("/counters")
     assert counters["charges"]["succeeded"] == 1
     assert counters["calls"] == {"200": 1}
-    sandbox.control("/faults/api", {"kind": "rate_limit", "next": 3})
-    assert len(sandbox.look("/faults")["api"]) == 1
-    assert sandbox.control("/faults", method="DELETE") == {"api": [], "deliveries": []}
-    bad = sandbox.http.post("/_control/faults/api", json={"kind": "nonsense"})
+    sandbox.control("/faults/calls", {"fault": "rate_limit", "times": 3})
+    assert len(sandbox.look("/faults")["calls"]) == 1
+    assert sandbox.control("/faults", method="DELETE") == {}
+    bad = sandbox.http.post("/_control/faults/calls", json={"fault": "nonsense"})
     assert bad.status_code == 400
     sandbox.control("/reset")
     assert sandbox.look("/counters")["objects"] == {}

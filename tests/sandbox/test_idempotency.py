@@ -7,8 +7,8 @@ from tests.sandbox.harness import Running, charge, saved_card, some
 
 
 def fault(sandbox: Running, kind: str, **more: object) -> None:
-    where = {"method": "POST", "path": "/v1/payment_intents", "next": 1}
-    sandbox.control("/faults/api", {"kind": kind, **where, **more})
+    where = {"method": "POST", "path": "/v1/payment_intents"}
+    sandbox.control("/faults/calls", {"fault": kind, "match": where, **more})
 
 
 def test_same_key_and_parameters_replay(sandbox: Running) -> None:
@@ -94,7 +94,7 @@ def test_the_sdk_itself_survives_a_drop(sandbox: Running) -> None:
 
 def test_a_dropped_call_that_was_not_executed(sandbox: Running) -> None:
     customer, method = saved_card(sandbox)
-    fault(sandbox, "drop")
+    fault(sandbox, "drop_before")
     with pytest.raises(stripe.APIConnectionError):
         charge(customer, method, "k1")
     assert sandbox.charges() == 0

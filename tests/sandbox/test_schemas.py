@@ -120,7 +120,7 @@ def test_errors_are_as_stripes(
 
 def test_refusals_by_fault_are_as_stripes(sandbox: Running) -> None:
     for kind in ("rate_limit", "unauthorized", "forbidden", "error_500", "commit_then_500"):
-        sandbox.control("/faults/api", {"kind": kind, "next": 1})
+        sandbox.control("/faults/calls", {"fault": kind})
         answer = sandbox.http.post("/v1/customers")
         assert answer.status_code >= 400
         assert schemas.faults_of("error", answer.json()) == []

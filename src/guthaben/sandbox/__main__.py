@@ -20,6 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--public-url", help="base of the hosted pages as the payer sees it")
     parser.add_argument("--slow-ms", type=int, default=3000, help="how late a slow card answers")
     parser.add_argument("--retry-base-ms", type=int, default=500, help="first pause of a retry")
+    parser.add_argument("--live-retries", action="store_true", help="retry over three days")
     parser.add_argument("--max-attempts", type=int, default=16, help="deliveries of one event")
     return parser
 
@@ -33,7 +34,7 @@ def main() -> None:
         webhook_secret=given.webhook_secret,
         public_url=given.public_url,
         slow_ms=given.slow_ms,
-        retry_base_ms=given.retry_base_ms,
+        retry_base_ms=None if given.live_retries else given.retry_base_ms,
         max_attempts=given.max_attempts,
     )
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")

@@ -32,9 +32,9 @@ def expire_due(ctx: Context) -> None:
             expire(ctx, session)
 
 
-def has_due(state: State) -> bool:
-    """Tell whether an open session's time has come."""
-    return state.has_overdue(KIND)
+def next_due_s(state: State) -> int | None:
+    """Return when the next open session expires."""
+    return state.next_expiry_s(KIND)
 
 
 def expire(ctx: Context, session: JsonObject) -> JsonObject:

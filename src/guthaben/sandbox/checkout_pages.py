@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from guthaben.sandbox import checkout
+from guthaben.sandbox import checkout, passing
 from guthaben.sandbox.cards import AUTHENTICATION, CARDS, SLOW, SUCCEEDS
 from guthaben.sandbox.context import Context, Settings
 from guthaben.sandbox.errors import JsonObject
@@ -94,9 +94,9 @@ class Pages:
 
     def _session(self, request: Request) -> JsonObject | None:
         context = self._context(request)
-        if checkout.has_due(self._state):
+        if passing.is_due(self._state):
             with self._state.transaction():
-                checkout.expire_due(context)
+                passing.run(context)
             self._postman.wake()
         return self._state.find(request.path_params["session_id"], checkout.KIND)
 

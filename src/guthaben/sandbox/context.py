@@ -14,9 +14,7 @@ class Settings:
     webhook_secrets: tuple[str, ...]
     public_url: str | None
     slow_ms: int
-    retry_base_ms: int
-    retry_cap_ms: int
-    max_attempts: int
+    retry_pauses_ms: tuple[int, ...]
     receiver_timeout_s: int
 
 

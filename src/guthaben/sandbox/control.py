@@ -5,6 +5,7 @@ do is in `control_actions`; `GET /_control` lists them.
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -21,8 +22,10 @@ from guthaben.sandbox.webhooks import Postman
 Action = Callable[..., JsonObject]
 
 ACTIONS: Final[tuple[tuple[str, str, Action], ...]] = (
-    ("POST", "/faults/api", act.set_api_fault),
-    ("POST", "/faults/deliveries", act.set_delivery_fault),
+    ("POST", "/faults", act.load_script),
+    ("POST", "/faults/calls", act.add_call_fault),
+    ("POST", "/faults/deliveries", act.add_delivery_fault),
+    ("GET", "/faults/schema", act.show_schema),
     ("GET", "/faults", act.show_faults),
     ("DELETE", "/faults", act.clear_faults),
     ("POST", "/deliveries", act.set_deliveries),
@@ -48,7 +51,26 @@ ACTIONS: Final[tuple[tuple[str, str, Action], ...]] = (
     ("GET", "/calls", act.show_calls),
     ("POST", "/reset", act.reset),
 )
+_PATTERNS: Final = tuple(
+    (method, re.compile(path.replace("{id}", "([^/]+)")), action)
+    for method, path, action in ACTIONS
+)
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "testclient"})
+
+
+def perform(context: Context, action: Action, body: JsonObject, ids: tuple[str, ...]) -> JsonObject:
+    """Do one action in one transaction."""
+    with context.state.transaction():
+        return action(context, body, *ids)
+
+
+def action_at(method: str, path: str) -> tuple[Action, tuple[str, ...]]:
+    """Return the action at an address under /_control, and the ids in it."""
+    for known, pattern, action in _PATTERNS:
+        found = pattern.fullmatch(path)
+        if found and known == method:
+            return action, found.groups()
+    raise ApiError(404, f"There is no {method} {path[:200]} under /_control.")
 
 
 class Control:
@@ -87,8 +109,7 @@ class Control:
             body = await _body(request)
             base_url = self._settings.public_url or str(request.base_url).rstrip("/")
             context = Context(self._state, self._settings, base_url)
-            with self._state.transaction():
-                answer = action(context, body, *request.path_params.values())
+            answer = perform(context, action, body, tuple(request.path_params.values()))
         except ApiError as refusal:
             return JSONResponse(refusal.body(), refusal.status)
         self._postman.wake()

@@ -7,7 +7,17 @@ tests and the demo; Stripe has nothing like it.
 import random
 from typing import Any
 
-from guthaben.sandbox import checkout, events, faults, methods, refunds, webhooks
+from guthaben.sandbox import (
+    checkout,
+    deliveries,
+    events,
+    faults,
+    methods,
+    passing,
+    refunds,
+    script,
+    webhooks,
+)
 from guthaben.sandbox.cards import OUTCOMES, SUCCEEDS
 from guthaben.sandbox.checkout_pages import success_url
 from guthaben.sandbox.context import Context
@@ -48,46 +58,35 @@ def _word(body: JsonObject, name: str, options: tuple[str, ...], default: str | 
 # -- faults
 
 
-def set_api_fault(ctx: Context, body: JsonObject) -> JsonObject:
-    """Let API calls fail: {kind, method?, path?, next?, seconds?, when?, saved?}"""
-    fault: JsonObject = {"kind": _word(body, "kind", faults.KINDS)}
-    fault |= {name: str(body[name]) for name in ("method", "path") if name in body}
-    if (count := _whole(body, "next")) is not None:
-        fault["next"] = count
-    if fault["kind"] == faults.SLOW:
-        fault["seconds"] = _number(body, "seconds") or 1
-        fault["when"] = _word(body, "when", ("before", "after"), "before")
-    fault["saved"] = bool(body.get("saved", True))
-    ctx.state.set_setting(faults.FAULTS, [*ctx.state.setting(faults.FAULTS, []), fault])
-    return fault
+def load_script(ctx: Context, body: JsonObject) -> JsonObject:
+    """Add a script of faults: {calls: [...], deliveries: [...]}; see GET /_control/faults/schema"""
+    faults.load(ctx.state, script.read(body))
+    return show_faults(ctx, body)
 
 
-def set_delivery_fault(ctx: Context, body: JsonObject) -> JsonObject:
-    """Let deliveries go wrong: {kind, next?, types?, times?, seconds?}"""
-    fault: JsonObject = {"kind": _word(body, "kind", events.KINDS)}
-    for name, minimum in (("next", 1), ("times", 2)):
-        if (count := _whole(body, name, minimum=minimum)) is not None:
-            fault[name] = count
-    if (seconds := _number(body, "seconds")) is not None:
-        fault["seconds"] = seconds
-    if "types" in body:
-        fault["types"] = [str(kind) for kind in body["types"]]
-    if fault["kind"] == "reorder" and "next" not in fault:
-        raise missing_parameter("next")
-    ctx.state.set_setting(events.FAULTS, [*ctx.state.setting(events.FAULTS, []), fault])
-    return fault
+def show_schema(ctx: Context, body: JsonObject) -> JsonObject:
+    """Show the JSON Schema of scripts."""
+    return script.Script.model_json_schema()
+
+
+def add_call_fault(ctx: Context, body: JsonObject) -> JsonObject:
+    """Add one rule for API calls: {fault, match?, times?, seconds?, when?, saved?}"""
+    return load_script(ctx, {"calls": [body]})
+
+
+def add_delivery_fault(ctx: Context, body: JsonObject) -> JsonObject:
+    """Add one rule for deliveries: {fault, match?, times?, delay_s?, copies?, window_s?, age_s?}"""
+    return load_script(ctx, {"deliveries": [body]})
 
 
 def show_faults(ctx: Context, body: JsonObject) -> JsonObject:
-    """Show the faults that are set."""
-    state = ctx.state
-    return {"api": state.setting(faults.FAULTS, []), "deliveries": state.setting(events.FAULTS, [])}
+    """Show what is left of the script."""
+    return faults.loaded(ctx.state).as_json()
 
 
 def clear_faults(ctx: Context, body: JsonObject) -> JsonObject:
     """Take all faults away."""
-    ctx.state.set_setting(faults.FAULTS, [])
-    ctx.state.set_setting(events.FAULTS, [])
+    faults.clear(ctx.state)
     return show_faults(ctx, body)
 
 
@@ -99,7 +98,7 @@ def set_deliveries(ctx: Context, body: JsonObject) -> JsonObject:
     if (parallel := _whole(body, "parallel")) is not None:
         ctx.state.set_setting(webhooks.PARALLEL, parallel)
     if "secrets" in body:
-        ctx.state.set_setting(webhooks.SECRETS, [str(secret) for secret in body["secrets"]])
+        ctx.state.set_setting(deliveries.SECRETS, [str(secret) for secret in body["secrets"]])
     return {"parallel": ctx.state.setting(webhooks.PARALLEL, 1)}
 
 
@@ -220,7 +219,7 @@ def advance_clock(ctx: Context, body: JsonObject) -> JsonObject:
     if seconds is None:
         raise missing_parameter("seconds")
     ctx.state.advance_clock(seconds)
-    checkout.expire_due(ctx)
+    passing.run(ctx)
     return {"now_s": ctx.now_s()}
 
 

@@ -1,16 +1,19 @@
-"""Owns the faults set for API calls: which call meets which, and for how many calls.
+"""Owns the script of faults that is loaded, and what it does to API calls.
 
-A fault names its kind, a method and a path pattern (`*` is anything), and `next`, the number of
-calls it still concerns (absent: all). Faults survive a restart.
+The script and how often each of its rules has matched survive a restart. What it does to
+deliveries is in `events`.
 """
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from guthaben.sandbox.errors import ApiError, JsonObject
+from guthaben.sandbox.script import CallFault, DeliveryFault, Script
 from guthaben.sandbox.state import State
 
-FAULTS: Final = "api_faults"
+_SCRIPT: Final = "script"
+_SEEN: Final = "seen"
 
 # Before anything is done: the call has no effect.
 REFUSALS: Final[dict[str, tuple[int, str, str, str]]] = {
@@ -22,30 +25,99 @@ REFUSALS: Final[dict[str, tuple[int, str, str, str]]] = {
 }
 COMMIT_THEN_500: Final = "commit_then_500"
 COMMIT_THEN_DROP: Final = "commit_then_drop"
-DROP: Final = "drop"
+DROP_BEFORE: Final = "drop_before"
 SLOW: Final = "slow"
-KINDS: Final = (*REFUSALS, COMMIT_THEN_500, COMMIT_THEN_DROP, DROP, SLOW)
 
 
-def take(state: State, method: str, path: str) -> JsonObject | None:
-    """Return the first fault that concerns this call, and use it up by one."""
-    faults: list[dict[str, Any]] = state.setting(FAULTS, [])
-    for fault in faults:
-        if fault.get("method", method) != method or not fnmatchcase(path, fault.get("path", "*")):
+def loaded(state: State) -> Script:
+    """Return what is left of the script."""
+    rows = _rows(state)
+    return Script.model_validate(
+        {part: [rule for rule, _ in rows[part]] for part in ("calls", "deliveries")}
+    )
+
+
+def load(state: State, script: Script) -> None:
+    """Add a script's rules to those that are loaded."""
+    rows, given = _rows(state), script.as_json()
+    for part in ("calls", "deliveries"):
+        rows[part] += [(rule, 0) for rule in given.get(part, ())]
+    state.set_setting(_SCRIPT, rows)
+
+
+def clear(state: State) -> None:
+    """Take all rules away."""
+    state.set_setting(_SCRIPT, None)
+
+
+def _rows(state: State) -> dict[str, list[tuple[JsonObject, int]]]:
+    """Return the rules, each with the number of matches so far."""
+    stored = state.setting(_SCRIPT, None) or {}
+    return {
+        part: [(rule, seen) for rule, seen in stored.get(part, ())]
+        for part in ("calls", "deliveries")
+    }
+
+
+def take(state: State, method: str, path: str, key: str | None = None) -> CallFault | None:
+    """Return the fault that this call meets, and count it."""
+
+    def concerns(rule: CallFault) -> bool:
+        wanted = rule.match
+        return (
+            wanted.method in (None, method)
+            and fnmatchcase(path, wanted.path or "*")
+            and (wanted.key is None or fnmatchcase(key or "", wanted.key))
+        )
+
+    found = _take(state, "calls", CallFault, concerns)
+    return found[0] if found else None
+
+
+def take_delivery(state: State, event_type: str) -> tuple[DeliveryFault, int] | None:
+    """Return the fault that this event's delivery meets, with how many it still hits after it."""
+
+    def concerns(rule: DeliveryFault) -> bool:
+        wanted = rule.match.types
+        return not wanted or any(fnmatchcase(event_type, pattern) for pattern in wanted)
+
+    return _take(state, "deliveries", DeliveryFault, concerns)
+
+
+def _take(
+    state: State,
+    part: Literal["calls", "deliveries"],
+    kind: type[Any],
+    concerns: Callable[[Any], bool],
+) -> tuple[Any, int] | None:
+    rows = _rows(state)
+    found: tuple[Any, int] | None = None
+    for place, (raw, seen) in enumerate(rows[part]):
+        rule = kind.model_validate(raw)
+        if not concerns(rule):
             continue
-        taken = dict(fault)
-        if "next" in fault:
-            fault["next"] -= 1
-            state.set_setting(FAULTS, [f for f in faults if f.get("next") != 0])
-        return taken
-    return None
+        rows[part][place] = (raw, seen + 1)
+        if seen + 1 >= rule.match.nth:
+            left = _MANY if rule.times is None else rule.match.nth + rule.times - seen - 2
+            if left == 0:
+                del rows[part][place]
+            found = (rule, left)
+            break
+    else:
+        if not rows[part]:
+            return None
+    state.set_setting(_SCRIPT, rows)
+    return found
 
 
-def refuse(fault: JsonObject | None) -> None:
+_MANY: Final = -1
+
+
+def refuse(fault: CallFault | None) -> None:
     """Raise the refusal that a fault asks for, if it is one."""
-    if fault is None or fault["kind"] not in REFUSALS:
+    if fault is None or fault.fault not in REFUSALS:
         return
-    status, kind, code, message = REFUSALS[fault["kind"]]
+    status, kind, code, message = REFUSALS[fault.fault]
     raise ApiError(status, message, kind=kind, code=code)
 
 

@@ -1,14 +1,14 @@
 """Owns the sandbox's SQLite file: objects, settings, saved answers, deliveries, log of API calls.
 
 Law: everything that a request writes is in one transaction, so a killed process leaves either all
-or nothing of it. Also owns the sandbox's clock (real time plus an offset that survives a restart).
-It knows no rule of Stripe.
+or nothing of it. Also owns the sandbox's clock: real time, or the clock it
+was given, plus an offset that survives. It knows no rule of Stripe.
 """
 
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,9 @@ CREATE TABLE IF NOT EXISTS object (
     private TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS object_kind ON object (kind, seq);
+CREATE INDEX IF NOT EXISTS object_open
+    ON object (kind, json_extract(body, '$.expires_at'))
+    WHERE json_extract(body, '$.status') = 'open';
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS saved_answer (
     key TEXT PRIMARY KEY,
@@ -66,6 +69,10 @@ def dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class SavedAnswer(NamedTuple):
     """An answer kept under an idempotency key."""
 
@@ -87,7 +94,8 @@ class Delivery(NamedTuple):
 class State:
     """The open file. Used by one thread, the one that runs the server's event loop."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, clock_ms: Callable[[], int] | None = None) -> None:
+        self._clock_ms = clock_ms or _wall_ms
         self._con = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
         self._con.execute("PRAGMA journal_mode=WAL")
         self._con.execute("PRAGMA synchronous=NORMAL")
@@ -117,7 +125,7 @@ class State:
 
     def now_ms(self) -> int:
         """Return the sandbox's time in milliseconds."""
-        return time.time_ns() // 1_000_000 + self._offset_ms
+        return self._clock_ms() + self._offset_ms
 
     def now_s(self) -> int:
         """Return the sandbox's time in seconds."""
@@ -203,13 +211,18 @@ class State:
         sql = f"SELECT body FROM object WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?"
         return [json.loads(row[0]) for row in self._run(sql, (*args, limit))]
 
-    def has_overdue(self, kind: str) -> bool:
-        """Tell whether an open object of a kind is past its `expires_at`."""
+    def next_expiry_s(self, kind: str) -> int | None:
+        """Return the earliest `expires_at` of the open objects of a kind."""
         sql = (
-            "SELECT 1 FROM object WHERE kind = ? AND json_extract(body, '$.status') = 'open'"
-            " AND json_extract(body, '$.expires_at') <= ? LIMIT 1"
+            "SELECT min(json_extract(body, '$.expires_at')) FROM object"
+            " WHERE kind = ? AND json_extract(body, '$.status') = 'open'"
         )
-        return bool(self._run(sql, (kind, self.now_s())))
+        found = self._run(sql, (kind,))[0][0]
+        return None if found is None else int(found)
+
+    def writes(self) -> int:
+        """Return a number that has grown with every object and API call so far."""
+        return int(self._run("SELECT coalesce(sum(seq), 0) FROM sqlite_sequence")[0][0])
 
     # -- answers kept under idempotency keys
 
