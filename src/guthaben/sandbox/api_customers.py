@@ -7,22 +7,15 @@ from guthaben.sandbox import cards, methods, objects
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject, invalid, missing_parameter
 from guthaben.sandbox.events import emit
-from guthaben.sandbox.form import Params, words
+from guthaben.sandbox.form import Params
 from guthaben.sandbox.listing import page
 from guthaben.sandbox.payments import decline_error
 
-_CUSTOMER = words(
-    "address balance business_name cash_balance default_source description email expand "
-    "individual_name invoice_prefix invoice_settings metadata name next_invoice_sequence "
-    "payment_method phone preferred_locales shipping source tax tax_exempt tax_id_data "
-    "test_clock validate"
-)
 _TEXTS = ("description", "email", "name", "phone")
 
 
 def create_customer(ctx: Context, params: Params) -> JsonObject:
     """POST /v1/customers"""
-    params.allow(_CUSTOMER)
     customer = objects.customer(ctx.now_s(), metadata=params.metadata())
     _write_customer(ctx, customer, params)
     method_id = params.text("payment_method")
@@ -35,7 +28,6 @@ def create_customer(ctx: Context, params: Params) -> JsonObject:
 
 def update_customer(ctx: Context, params: Params, customer_id: str) -> JsonObject:
     """POST /v1/customers/{id}"""
-    params.allow(_CUSTOMER)
     customer = living_customer(ctx, customer_id, "id", in_path=True)
     customer["metadata"] = params.metadata(customer["metadata"])
     _write_customer(ctx, customer, params)

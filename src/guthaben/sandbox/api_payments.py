@@ -10,25 +10,9 @@ from guthaben.sandbox.cards import AUTHENTICATION
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
 from guthaben.sandbox.events import emit
-from guthaben.sandbox.form import Params, words
+from guthaben.sandbox.form import Params
 from guthaben.sandbox.listing import page
 
-_CONFIRM = words(
-    "allowed_payment_method_types amount_details amount_to_confirm capture_method "
-    "confirmation_token error_on_requires_action excluded_payment_method_types expand hooks "
-    "mandate mandate_data off_session payment_details payment_method payment_method_data "
-    "payment_method_options payment_method_types radar_options receipt_email return_url "
-    "setup_future_usage shipping use_stripe_sdk"
-)
-_CREATE = _CONFIRM | words(
-    "amount application_fee_amount automatic_payment_methods confirm confirmation_method currency "
-    "customer customer_account description metadata on_behalf_of payment_method_configuration "
-    "statement_descriptor statement_descriptor_suffix transfer_data transfer_group"
-)
-_REFUND = words(
-    "amount charge currency customer expand instructions_email metadata origin payment_intent "
-    "reason refund_application_fee reverse_transfer"
-)
 _CANCEL_REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
 _REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 _USAGES = ("on_session", "off_session")
@@ -37,7 +21,6 @@ _CAPTURES = ("automatic", "automatic_async")
 
 def create_intent(ctx: Context, params: Params) -> JsonObject:
     """POST /v1/payment_intents"""
-    params.allow(_CREATE)
     amount = params.integer("amount", minimum=1)
     if amount is None:
         raise missing_parameter("amount")
@@ -99,7 +82,6 @@ def _confirm(ctx: Context, params: Params, intent: JsonObject, method: JsonObjec
 
 def confirm_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
     """POST /v1/payment_intents/{id}/confirm"""
-    params.allow(_CONFIRM)
     intent = ctx.at_path(intent_id, "payment_intent", "intent")
     payments.refuse_unless(
         intent, "requires_payment_method", "requires_confirmation", "requires_action"
@@ -125,7 +107,6 @@ def is_slow(ctx: Context, params: Params, intent_id: str | None = None) -> bool:
 
 def cancel_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
     """POST /v1/payment_intents/{id}/cancel"""
-    params.allow(frozenset({"cancellation_reason", "expand"}))
     reason = params.choice("cancellation_reason", _CANCEL_REASONS)
     return payments.cancel(ctx, ctx.at_path(intent_id, "payment_intent", "intent"), reason)
 
@@ -162,7 +143,6 @@ def list_charges(ctx: Context, params: Params) -> JsonObject:
 
 def create_refund(ctx: Context, params: Params) -> JsonObject:
     """POST /v1/refunds, by charge or by PaymentIntent"""
-    params.allow(_REFUND)
     charge_id, intent_id = params.text("charge"), params.text("payment_intent")
     if charge_id is None and intent_id is None:
         raise missing_parameter("charge")
@@ -181,7 +161,6 @@ def create_refund(ctx: Context, params: Params) -> JsonObject:
 
 def update_refund(ctx: Context, params: Params, refund_id: str) -> JsonObject:
     """POST /v1/refunds/{id}; only metadata"""
-    params.allow(frozenset({"metadata", "expand"}))
     refund = ctx.at_path(refund_id, "refund", "id")
     refund["metadata"] = params.metadata(refund["metadata"])
     emit(ctx, "refund.updated", refund)

@@ -74,6 +74,11 @@ class Params:
     def __bool__(self) -> bool:
         return bool(self._tree)
 
+    @property
+    def tree(self) -> dict[str, Node]:
+        """Return the parameters as they came."""
+        return self._tree
+
     def path(self, name: str) -> str:
         """Return the full name as the caller wrote it."""
         return f"{self._prefix}[{name}]" if self._prefix else name

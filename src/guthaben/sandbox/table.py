@@ -9,6 +9,7 @@ from guthaben.sandbox import api_checkout, api_customers, api_payments
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject
 from guthaben.sandbox.form import Params
+from guthaben.sandbox.param_check import check
 
 Handler = Callable[..., JsonObject]
 
@@ -17,11 +18,14 @@ Handler = Callable[..., JsonObject]
 class Match:
     """The endpoint that a call has found, with the ids in its path."""
 
+    method: str
+    pattern: str
     handler: Handler
     ids: tuple[str, ...]
 
     def handle(self, context: Context, params: Params) -> JsonObject:
-        """Execute the call."""
+        """Execute the call, if its parameters are those that the SDK's types know."""
+        check(self.method, self.pattern, params)
         return self.handler(context, params, *self.ids)
 
     def is_slow(self, context: Context, params: Params) -> bool:
@@ -70,15 +74,15 @@ _ENDPOINTS: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/balance_transactions/{}", api_payments.get_balance_transaction),
 )
 _PATTERNS: Final = tuple(
-    (method, re.compile(path.replace("{}", r"([A-Za-z0-9_]{1,100})")), handler)
+    (method, path, re.compile(path.replace("{}", r"([A-Za-z0-9_]{1,100})")), handler)
     for method, path, handler in _ENDPOINTS
 )
 
 
 def match(method: str, path: str) -> Match:
     """Return the endpoint, or answer 404 like any unknown address."""
-    for known, pattern, handler in _PATTERNS:
+    for known, written, pattern, handler in _PATTERNS:
         found = pattern.fullmatch(path)
         if found and known == method:
-            return Match(handler, found.groups())
+            return Match(method, written, handler, found.groups())
     raise ApiError(404, f"Unrecognized request URL ({method}: {path[:200]}).")
