@@ -35,7 +35,7 @@ def live(sandbox: Running) -> None:
     refund = stripe.Refund.create(payment_intent=intents[0].id, amount=100)
     sandbox.control(f"/refunds/{refund.id}/settle", {"status": "failed"})
     dispute = sandbox.control(f"/charges/{intents[1].latest_charge}/dispute")
-    sandbox.control(f"/disputes/{dispute['id']}/close", {"status": "won"})
+    sandbox.control(f"/disputes/{dispute['id']}/move", {"status": "won"})
     sandbox.control(f"/charges/{intents[2].latest_charge}/dispute", {"inquiry": True})
     stripe.PaymentMethod.detach(method)
 

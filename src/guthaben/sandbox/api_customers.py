@@ -3,6 +3,8 @@
 A handler reads parameters, calls what owns the rule, and returns the answer's JSON.
 """
 
+import re
+
 from guthaben.sandbox import cards, methods, objects
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject, invalid, missing_parameter
@@ -11,6 +13,9 @@ from guthaben.sandbox.form import Params
 from guthaben.sandbox.listing import page
 from guthaben.sandbox.payments import decline_error
 
+_MOST_TYPES = 20
+_EVENTS_KEPT_S = 30 * 86_400
+_EVENT_TYPE = re.compile(r"[a-z0-9_.*]{1,100}")
 _TEXTS = ("description", "email", "name", "phone")
 
 
@@ -161,5 +166,28 @@ def get_event(ctx: Context, params: Params, event_id: str) -> JsonObject:
 
 
 def list_events(ctx: Context, params: Params) -> JsonObject:
-    """GET /v1/events"""
-    return page(ctx, params, "event", "/v1/events", ("type",))
+    """GET /v1/events, by `type` (with `*`), up to 20 `types`, or delivery; 30 days back"""
+    kind, kinds = params.text("type"), params.texts("types")
+    if kind and kinds:
+        raise invalid("Give type or types, not both.", "types")
+    if len(kinds) > _MOST_TYPES:
+        raise invalid(f"At most {_MOST_TYPES} types can be asked for.", "types")
+    wanted = [_pattern(kind, "type")] if kind else [_pattern(name, "types") for name in kinds]
+    fixed = {}
+    if "delivery_success" in params:
+        fixed["pending_webhooks"] = 0 if params.flag("delivery_success") else 1
+    return page(
+        ctx,
+        params,
+        "event",
+        "/v1/events",
+        fixed=fixed,
+        patterns={"type": wanted} if wanted else None,
+        since_s=ctx.now_s() - _EVENTS_KEPT_S,
+    )
+
+
+def _pattern(kind: str, param: str) -> str:
+    if _EVENT_TYPE.fullmatch(kind) is None:
+        raise invalid(f"Invalid event type: {kind[:80]}", param)
+    return kind

@@ -1,20 +1,18 @@
-"""Owns the endpoints of PaymentIntents, charges, refunds, disputes and balance transactions.
+"""Owns the endpoints of PaymentIntents.
 
 A handler reads parameters, calls what owns the rule, and returns the answer's JSON; a declined
 charge is an answer too (402), since what it has written must stay.
 """
 
-from guthaben.sandbox import methods, payments, refunds
+from guthaben.sandbox import methods, payments
 from guthaben.sandbox.api_customers import living_customer
 from guthaben.sandbox.cards import AUTHENTICATION
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
-from guthaben.sandbox.events import emit
 from guthaben.sandbox.form import Params
 from guthaben.sandbox.listing import page
 
 _CANCEL_REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
-_REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 _USAGES = ("on_session", "off_session")
 _CAPTURES = ("automatic", "automatic_async")
 
@@ -129,70 +127,3 @@ def get_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
 def list_intents(ctx: Context, params: Params) -> JsonObject:
     """GET /v1/payment_intents"""
     return page(ctx, params, "payment_intent", "/v1/payment_intents", ("customer",))
-
-
-def get_charge(ctx: Context, params: Params, charge_id: str) -> JsonObject:
-    """GET /v1/charges/{id}"""
-    return ctx.at_path(charge_id, "charge", "charge")
-
-
-def list_charges(ctx: Context, params: Params) -> JsonObject:
-    """GET /v1/charges"""
-    return page(ctx, params, "charge", "/v1/charges", ("customer", "payment_intent"))
-
-
-def create_refund(ctx: Context, params: Params) -> JsonObject:
-    """POST /v1/refunds, by charge or by PaymentIntent"""
-    charge_id, intent_id = params.text("charge"), params.text("payment_intent")
-    if charge_id is None and intent_id is None:
-        raise missing_parameter("charge")
-    if charge_id is None and intent_id is not None:
-        intent = ctx.get(intent_id, "payment_intent", "payment_intent")
-        charge_id = intent["latest_charge"]
-        if intent["status"] != "succeeded" or charge_id is None:
-            raise invalid("The PaymentIntent has no successful charge.", "payment_intent")
-    charge = ctx.get(charge_id or "", "charge", "charge")
-    if intent_id is not None and charge["payment_intent"] != intent_id:
-        raise invalid("The charge is not the PaymentIntent's.", "charge")
-    amount = params.integer("amount", minimum=1)
-    reason = params.choice("reason", _REFUND_REASONS)
-    return refunds.create(ctx, charge, amount, reason, metadata=params.metadata())
-
-
-def update_refund(ctx: Context, params: Params, refund_id: str) -> JsonObject:
-    """POST /v1/refunds/{id}; only metadata"""
-    refund = ctx.at_path(refund_id, "refund", "id")
-    refund["metadata"] = params.metadata(refund["metadata"])
-    emit(ctx, "refund.updated", refund)
-    return ctx.state.put(refund)
-
-
-def get_refund(ctx: Context, params: Params, refund_id: str) -> JsonObject:
-    """GET /v1/refunds/{id}"""
-    return ctx.at_path(refund_id, "refund", "id")
-
-
-def list_refunds(ctx: Context, params: Params) -> JsonObject:
-    """GET /v1/refunds"""
-    return page(ctx, params, "refund", "/v1/refunds", ("charge", "payment_intent"))
-
-
-def get_dispute(ctx: Context, params: Params, dispute_id: str) -> JsonObject:
-    """GET /v1/disputes/{id}"""
-    return ctx.at_path(dispute_id, "dispute", "dispute")
-
-
-def list_disputes(ctx: Context, params: Params) -> JsonObject:
-    """GET /v1/disputes"""
-    return page(ctx, params, "dispute", "/v1/disputes", ("charge", "payment_intent"))
-
-
-def get_balance_transaction(ctx: Context, params: Params, transaction_id: str) -> JsonObject:
-    """GET /v1/balance_transactions/{id}"""
-    return ctx.at_path(transaction_id, "balance_transaction", "id")
-
-
-def list_balance_transactions(ctx: Context, params: Params) -> JsonObject:
-    """GET /v1/balance_transactions"""
-    fields = ("currency", "source", "type")
-    return page(ctx, params, "balance_transaction", "/v1/balance_transactions", fields)

@@ -10,8 +10,10 @@ from typing import Any
 from guthaben.sandbox import (
     checkout,
     deliveries,
+    disputes,
     events,
     faults,
+    fees,
     methods,
     passing,
     refunds,
@@ -23,7 +25,6 @@ from guthaben.sandbox.checkout_pages import success_url
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
 
-_DISPUTE_ENDS = ("won", "lost", "warning_closed")
 _REFUND_ENDS = ("succeeded", "failed", "canceled")
 _ORDERS = ("fifo", "reverse", "shuffle")
 _MOST_SHOWN = 1000
@@ -196,18 +197,31 @@ def dispute_charge(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject
     """Open a dispute: {amount?, reason?, inquiry?}"""
     charge = ctx.at_path(charge_id, "charge", "id")
     reason, inquiry = str(body.get("reason", "fraudulent")), bool(body.get("inquiry"))
-    return refunds.open_dispute(ctx, charge, _whole(body, "amount"), reason, inquiry=inquiry)
+    return disputes.open_dispute(ctx, charge, _whole(body, "amount"), reason, inquiry=inquiry)
 
 
-def close_dispute(ctx: Context, body: JsonObject, dispute_id: str) -> JsonObject:
-    """Close a dispute: {status: won|lost|warning_closed}"""
-    dispute = ctx.at_path(dispute_id, "dispute", "id")
-    return refunds.close_dispute(ctx, dispute, _word(body, "status", _DISPUTE_ENDS))
+def move_dispute(ctx: Context, body: JsonObject, dispute_id: str) -> JsonObject:
+    """Bring a dispute into its next state: {status: under_review|won|lost|warning_closed|...}"""
+    dispute = ctx.at_path(dispute_id, "dispute", "dispute")
+    return disputes.move(ctx, dispute, _word(body, "status", disputes.STATES))
 
 
 def warn_of_fraud(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject:
-    """Send an early fraud warning."""
-    return refunds.warn_of_fraud(ctx, ctx.at_path(charge_id, "charge", "id"))
+    """Send an early fraud warning: {fraud_type?}"""
+    kind = str(body.get("fraud_type", "unauthorized_use_of_card"))
+    return disputes.warn_of_fraud(ctx, ctx.at_path(charge_id, "charge", "id"), kind)
+
+
+def order_refunds(ctx: Context, body: JsonObject) -> JsonObject:
+    """Decide how refunds begin from now on: {status: succeeded|pending}"""
+    status = _word(body, "status", refunds.BEGINNINGS)
+    refunds.order_beginning(ctx, status)
+    return {"status": status}
+
+
+def set_fees(ctx: Context, body: JsonObject) -> JsonObject:
+    """Set what Stripe keeps: {card?, twint?, dispute?: {basis_points?, fixed?}}"""
+    return fees.set_schedule(ctx.state, body)
 
 
 # -- clock, views, reset

@@ -1,6 +1,6 @@
 """Owns lists (cursor, limit, filters on fields and creation time) and `expand`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, no_such
@@ -11,7 +11,6 @@ from guthaben.sandbox.state import MAX_INTEGER
 _MAX_LIMIT = 100
 _MAX_EXPANSIONS = 20
 _SIGNS = ("gt", "gte", "lt", "lte")
-_PAGING = frozenset({"limit", "starting_after", "ending_before", "created", "expand"})
 
 
 def page(
@@ -21,10 +20,17 @@ def page(
     url: str,
     fields: tuple[str, ...] = (),
     *,
-    fixed: Mapping[str, str] | None = None,
+    fixed: Mapping[str, str | int] | None = None,
+    patterns: Mapping[str, Sequence[str]] | None = None,
+    since_s: int = 0,
 ) -> JsonObject:
-    """Answer a list of objects, newest first, filtered by `fields` and `created`."""
-    params.allow(_PAGING | set(fields))
+    """Answer a list of objects, newest first, filtered by `fields` and `created`.
+
+    `fixed` and `patterns` (with `*`) are filters that the handler has read, `since_s` the age at
+    which the list ends.
+    """
+    if "starting_after" in params and "ending_before" in params:
+        raise invalid("Give starting_after or ending_before, not both.", "ending_before")
     limit = params.integer("limit", minimum=1) or 10
     if limit > _MAX_LIMIT:
         raise invalid(f"limit must be at most {_MAX_LIMIT}.", "limit")
@@ -33,7 +39,8 @@ def page(
     found = ctx.state.select(
         kind,
         wanted | dict(fixed or {}),
-        _created(params),
+        _created(params) | ({"from": since_s} if since_s else {}),
+        patterns=patterns,
         above=before or 0,
         below=after or MAX_INTEGER,
         limit=limit + 1,

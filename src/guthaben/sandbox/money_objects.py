@@ -1,15 +1,9 @@
-"""Owns the shape of charges, refunds, disputes, fraud warnings and balance transactions.
-
-Pure builders. Fees are 2.9 % and 30 of the smallest unit, in integers.
-"""
+"""Owns the shape of charges, refunds, disputes and fraud warnings. Pure builders."""
 
 from guthaben.sandbox.cards import Decline
 from guthaben.sandbox.errors import JsonObject
 from guthaben.sandbox.form import words
 from guthaben.sandbox.ids import new_id
-
-_FEE_PER_MILLE = 29
-_FEE_FIXED = 30
 
 
 def charge(now_s: int, intent: JsonObject, method: JsonObject) -> JsonObject:
@@ -103,32 +97,6 @@ def _outcome(network: str, kind: str, decline_code: str | None, message: str) ->
     }
 
 
-def balance_transaction(now_s: int, source: JsonObject, kind: str, amount: int) -> JsonObject:
-    """Build the booking of a charge (with a fee), a refund, or an adjustment."""
-    fee = (amount * _FEE_PER_MILLE + 999) // 1000 + _FEE_FIXED if kind == "charge" else 0
-    described = {"amount": fee, "application": None, "currency": source["currency"]}
-    return {
-        "id": new_id("txn"),
-        "object": "balance_transaction",
-        "amount": amount,
-        "available_on": now_s + 7 * 86400,
-        "balance_type": "payments",
-        "created": now_s,
-        "currency": source["currency"],
-        "description": None,
-        "exchange_rate": None,
-        "fee": fee,
-        "fee_details": [described | {"description": "Processing fee", "type": "stripe_fee"}]
-        if fee
-        else [],
-        "net": amount - fee,
-        "reporting_category": "dispute" if kind == "adjustment" else kind,
-        "source": source["id"],
-        "status": "pending",
-        "type": kind,
-    }
-
-
 def refund(now_s: int, charged: JsonObject, amount: int, **given: object) -> JsonObject:
     """Build a refund of a charge or of a part of it."""
     return {
@@ -205,7 +173,7 @@ def dispute(now_s: int, charged: JsonObject, amount: int, reason: str, status: s
     }
 
 
-def early_fraud_warning(now_s: int, charged: JsonObject) -> JsonObject:
+def early_fraud_warning(now_s: int, charged: JsonObject, fraud_type: str) -> JsonObject:
     """Build a warning that a charge may be disputed."""
     return {
         "id": new_id("issfr"),
@@ -213,7 +181,7 @@ def early_fraud_warning(now_s: int, charged: JsonObject) -> JsonObject:
         "actionable": not charged["refunded"],
         "charge": charged["id"],
         "created": now_s,
-        "fraud_type": "unauthorized_use_of_card",
+        "fraud_type": fraud_type,
         "livemode": False,
         "payment_intent": charged["payment_intent"],
     }

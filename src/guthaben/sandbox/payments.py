@@ -6,7 +6,7 @@ their own modules.
 
 from typing import Final
 
-from guthaben.sandbox import methods, money_objects, objects
+from guthaben.sandbox import bookings, methods, money_objects, objects
 from guthaben.sandbox.cards import AUTHENTICATION, DECLINES, PROCESSING, Decline
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject, invalid, wrong_state
@@ -79,8 +79,7 @@ def attempt(
 
 
 def _succeed(ctx: Context, intent: JsonObject, charge: JsonObject) -> None:
-    booked = money_objects.balance_transaction(ctx.now_s(), charge, "charge", charge["amount"])
-    ctx.state.put(booked)
+    booked = bookings.book_charge(ctx, charge)
     charge |= {
         "amount_captured": charge["amount"],
         "balance_transaction": booked["id"],

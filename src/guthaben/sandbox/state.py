@@ -8,7 +8,7 @@ was given, plus an offset that survives. It knows no rule of Stripe.
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,9 +189,10 @@ class State:
     def select(
         self,
         kind: str,
-        fields: Mapping[str, str] | None = None,
+        fields: Mapping[str, str | int] | None = None,
         created: Mapping[str, int] | None = None,
         *,
+        patterns: Mapping[str, Sequence[str]] | None = None,
         above: int = 0,
         below: int = MAX_INTEGER,
         limit: int = 100,
@@ -203,7 +204,11 @@ class State:
         for name, value in (fields or {}).items():
             where.append(f"json_extract(body, '$.{name}') = ?")
             args.append(value)
-        signs = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+        for name, globs in (patterns or {}).items():
+            tests = [f"json_extract(body, '$.{name}') GLOB ?" for _ in globs]
+            where.append(f"({' OR '.join(tests)})")
+            args += globs
+        signs = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "from": ">="}
         for sign, instant_s in (created or {}).items():
             where.append(f"created_at_s {signs[sign]} ?")
             args.append(instant_s)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from guthaben.sandbox import api_checkout, api_customers, api_payments
+from guthaben.sandbox import api_checkout, api_customers, api_money_back, api_payments
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject
 from guthaben.sandbox.form import Params
@@ -62,16 +62,21 @@ _ENDPOINTS: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/payment_intents/{}", api_payments.get_intent),
     ("POST", "/v1/payment_intents/{}/confirm", api_payments.confirm_intent),
     ("POST", "/v1/payment_intents/{}/cancel", api_payments.cancel_intent),
-    ("GET", "/v1/charges", api_payments.list_charges),
-    ("GET", "/v1/charges/{}", api_payments.get_charge),
-    ("POST", "/v1/refunds", api_payments.create_refund),
-    ("GET", "/v1/refunds", api_payments.list_refunds),
-    ("POST", "/v1/refunds/{}", api_payments.update_refund),
-    ("GET", "/v1/refunds/{}", api_payments.get_refund),
-    ("GET", "/v1/disputes", api_payments.list_disputes),
-    ("GET", "/v1/disputes/{}", api_payments.get_dispute),
-    ("GET", "/v1/balance_transactions", api_payments.list_balance_transactions),
-    ("GET", "/v1/balance_transactions/{}", api_payments.get_balance_transaction),
+    ("GET", "/v1/charges", api_money_back.list_charges),
+    ("GET", "/v1/charges/{}", api_money_back.get_charge),
+    ("POST", "/v1/refunds", api_money_back.create_refund),
+    ("GET", "/v1/refunds", api_money_back.list_refunds),
+    ("POST", "/v1/refunds/{}", api_money_back.update_refund),
+    ("GET", "/v1/refunds/{}", api_money_back.get_refund),
+    ("POST", "/v1/refunds/{}/cancel", api_money_back.cancel_refund),
+    ("GET", "/v1/disputes", api_money_back.list_disputes),
+    ("GET", "/v1/disputes/{}", api_money_back.get_dispute),
+    ("POST", "/v1/disputes/{}", api_money_back.update_dispute),
+    ("POST", "/v1/disputes/{}/close", api_money_back.close_dispute),
+    ("GET", "/v1/radar/early_fraud_warnings", api_money_back.list_fraud_warnings),
+    ("GET", "/v1/radar/early_fraud_warnings/{}", api_money_back.get_fraud_warning),
+    ("GET", "/v1/balance_transactions", api_money_back.list_balance_transactions),
+    ("GET", "/v1/balance_transactions/{}", api_money_back.get_balance_transaction),
 )
 _PATTERNS: Final = tuple(
     (method, path, re.compile(path.replace("{}", r"([A-Za-z0-9_]{1,100})")), handler)
