@@ -4,7 +4,7 @@ Modes are payment and setup; subscription is refused in words. What happens to a
 in `checkout`.
 """
 
-from guthaben.sandbox import checkout, objects, session_objects
+from guthaben.sandbox import checkout, objects, session_objects, twint
 from guthaben.sandbox.api_customers import living_customer
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
@@ -57,8 +57,8 @@ def _common(ctx: Context, params: Params) -> JsonObject:
     success_url = params.url("success_url")
     if success_url is None:
         raise missing_parameter("success_url")
-    if "payment_method_types" in params and "card" not in params.texts("payment_method_types"):
-        raise invalid("The sandbox knows cards only.", "payment_method_types")
+    if "payment_method_types" in params:
+        twint.check_types(params.texts("payment_method_types"), "payment_method_types")
     creation = params.choice("customer_creation", ("always", "if_required"))
     customer_id = params.text("customer")
     shown = {name: params.plain(name) for name in _SHOWN_BACK if name in params}
@@ -100,6 +100,7 @@ def _payment(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         "amount_subtotal": total,
         "amount_total": check_amount(total, items[0]["currency"], "line_items"),
         "currency": items[0]["currency"],
+        "payment_method_types": _types(params, total, items[0]["currency"]),
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
     }
     data = params.group("payment_intent_data")
@@ -114,6 +115,14 @@ def _payment(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         "transfer_group": data.text("transfer_group"),
     }
     return {"line_items": items, "payment_intent_data": asked}
+
+
+def _types(params: Params, total: int, currency: str) -> list[str]:
+    """Return the types asked for, or all that fit the payment."""
+    asked = params.texts("payment_method_types")
+    if twint.TYPE in asked:
+        twint.refuse_unless_fits(total, currency, "payment_method_types")
+    return asked or (["card", twint.TYPE] if twint.fits(total, currency) else ["card"])
 
 
 def _line_item(ctx: Context, row: Params) -> JsonObject:
@@ -142,12 +151,16 @@ def _setup(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         raise missing_parameter("currency")
     if currency is not None:
         session["currency"] = check_currency(currency, "currency")
+    session["payment_method_types"] = params.texts("payment_method_types") or ["card"]
+    if twint.TYPE in session["payment_method_types"]:
+        twint.refuse_unless_fits(0, session["currency"] or "chf", "payment_method_types")
     data = params.group("setup_intent_data")
     intent = objects.setup_intent(
         ctx.now_s(),
         customer=session["customer"],
         description=data.text("description", limit=1000),
         metadata=data.metadata(),
+        payment_method_types=session["payment_method_types"],
     )
     session["setup_intent"] = ctx.state.put(intent)["id"]
     emit(ctx, "setup_intent.created", intent)

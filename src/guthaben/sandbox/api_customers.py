@@ -149,6 +149,11 @@ def list_methods(ctx: Context, params: Params) -> JsonObject:
     return page(ctx, params, "payment_method", "/v1/payment_methods", ("customer", "type"))
 
 
+def get_mandate(ctx: Context, params: Params, mandate_id: str) -> JsonObject:
+    """GET /v1/mandates/{id}"""
+    return ctx.at_path(mandate_id, "mandate", "mandate")
+
+
 def get_setup_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
     """GET /v1/setup_intents/{id}"""
     return ctx.at_path(intent_id, "setup_intent", "intent")
@@ -184,6 +189,7 @@ def list_events(ctx: Context, params: Params) -> JsonObject:
         fixed=fixed,
         patterns={"type": wanted} if wanted else None,
         since_s=ctx.now_s() - _EVENTS_KEPT_S,
+        also=("type", "types", "delivery_success"),
     )
 
 

@@ -4,11 +4,11 @@ A handler reads parameters, calls what owns the rule, and returns the answer's J
 charge is an answer too (402), since what it has written must stay.
 """
 
-from guthaben.sandbox import methods, payments
+from guthaben.sandbox import methods, payments, twint
 from guthaben.sandbox.api_customers import living_customer
 from guthaben.sandbox.cards import AUTHENTICATION
 from guthaben.sandbox.context import Context
-from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
+from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter, wrong_state
 from guthaben.sandbox.form import Params
 from guthaben.sandbox.listing import page
 
@@ -56,17 +56,35 @@ def _given(ctx: Context, params: Params) -> JsonObject:
         "statement_descriptor_suffix": params.text("statement_descriptor_suffix", limit=22),
         "transfer_group": params.text("transfer_group"),
     }
+    return given | _types(params)
+
+
+def _types(params: Params) -> JsonObject:
+    """Return the types of payment methods: those asked for, or all that fit the payment."""
     if "payment_method_types" in params:
-        if params.texts("payment_method_types") != ["card"]:
-            raise invalid("The sandbox knows cards only.", "payment_method_types")
-    else:
-        given["automatic_payment_methods"] = {"allow_redirects": "always", "enabled": True}
-    return given
+        asked = params.texts("payment_method_types")
+        twint.check_types(asked, "payment_method_types")
+        return {"payment_method_types": asked}
+    redirects = params.group("automatic_payment_methods").text("allow_redirects") or "always"
+    fits = redirects == "always" and twint.fits(
+        params.integer("amount") or 0, (params.text("currency") or "").lower()
+    )
+    return {
+        "automatic_payment_methods": {"allow_redirects": redirects, "enabled": True},
+        "payment_method_types": ["card", "twint"] if fits else ["card"],
+    }
 
 
 def _confirm(ctx: Context, params: Params, intent: JsonObject, method: JsonObject) -> JsonObject:
     off_session = params.text("off_session") not in (None, "false")
+    twint.refuse_unfit(intent, method)
+    if off_session:
+        methods.refuse_without_mandate(ctx, method)
     outcome = methods.outcome(ctx, method, off_session=off_session)
+    if method["type"] == twint.TYPE and not off_session:
+        intent["payment_method"] = method["id"]
+        payments.require_action(ctx, intent, twint.page_url(ctx, intent), params.url("return_url"))
+        return intent
     if outcome == AUTHENTICATION and params.flag("error_on_requires_action"):
         off_session = True
     error = payments.attempt(ctx, intent, method, outcome, off_session=off_session)
@@ -106,7 +124,11 @@ def is_slow(ctx: Context, params: Params, intent_id: str | None = None) -> bool:
 def cancel_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:
     """POST /v1/payment_intents/{id}/cancel"""
     reason = params.choice("cancellation_reason", _CANCEL_REASONS)
-    return payments.cancel(ctx, ctx.at_path(intent_id, "payment_intent", "intent"), reason)
+    intent = ctx.at_path(intent_id, "payment_intent", "intent")
+    if "session" in ctx.state.private(intent_id) and payments.is_cancelable(intent):
+        message = "The PaymentIntent is a Checkout Session's: expire the session instead."
+        raise wrong_state(message, "payment_intent_unexpected_state", payment_intent=intent)
+    return payments.cancel(ctx, intent, reason)
 
 
 def update_intent(ctx: Context, params: Params, intent_id: str) -> JsonObject:

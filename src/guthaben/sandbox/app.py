@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from guthaben.sandbox import passing
+from guthaben.sandbox.away_pages import AwayPages
 from guthaben.sandbox.checkout_pages import Pages
 from guthaben.sandbox.context import Context, Settings
 from guthaben.sandbox.control import Control
@@ -65,6 +66,7 @@ def create_app(
     routes = [
         Route("/v1/{rest:path}", api.serve, methods=["GET", "POST", "DELETE"]),
         *Pages(state, settings, postman).routes(),
+        *AwayPages(state, settings, postman).routes(),
         *Control(state, settings, postman).routes(),
     ]
 

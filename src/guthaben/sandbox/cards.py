@@ -12,6 +12,7 @@ SUCCEEDS: Final = "succeeds"
 SLOW: Final = "slow"
 PROCESSING: Final = "processing"
 AUTHENTICATION: Final = "authentication_required"
+PROVIDER: Final = "payment_method_provider_decline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,16 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One test number: what happens on the hosted page, and when it is charged later."""
+    """One test number: what happens on the hosted page, and when it is charged later.
+
+    TWINT is one more means of payment, of another type, whose number is its name.
+    """
 
     number: str
     label: str
     on_page: str = SUCCEEDS
     later: str = SUCCEEDS
+    type: str = "card"
 
     @property
     def brand(self) -> str:
@@ -70,6 +75,9 @@ DECLINES: Final[dict[str, Decline]] = {
     "processing_error": Decline(
         "processing_error", None, "try_again_later", "An error occurred while charging the card."
     ),
+    PROVIDER: Decline(
+        PROVIDER, None, None, "The payment was declined or given up in the TWINT app."
+    ),
     AUTHENTICATION: Decline(
         AUTHENTICATION, AUTHENTICATION, _CHECK, "The card wants its holder to authenticate."
     ),
@@ -106,6 +114,8 @@ CARDS: Final[dict[str, Card]] = {
         Card("4000000000006603", "pays now, is stolen later", later="stolen_card"),
     )
 }
+TWINT: Final = Card("twint", "TWINT", type="twint")
+TWINT_LIMIT: Final = 500_000  # CHF 5,000
 PENDING_REFUNDS: Final = "4000000000007726"
 
 _SUFFIXES: Final = {
@@ -134,5 +144,5 @@ TOKENS: Final[dict[str, str]] = {
 
 
 def card_of(number: str) -> Card | None:
-    """Return the test card with that number, written with or without spaces."""
-    return CARDS.get("".join(number.split()))
+    """Return the test card with that number, written with or without spaces, or TWINT."""
+    return TWINT if number == TWINT.number else CARDS.get("".join(number.split()))

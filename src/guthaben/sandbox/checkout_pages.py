@@ -1,4 +1,4 @@
-"""Owns what a payer sees: the hosted Checkout page, the authentication page, the receipt.
+"""Owns what a payer sees: the hosted Checkout page and the receipt.
 
 Plain HTML, no script, nothing loaded from elsewhere; every value is escaped. It decides nothing:
 buttons end in `checkout` and `payments`.
@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from guthaben.sandbox import checkout, passing
-from guthaben.sandbox.cards import AUTHENTICATION, CARDS, SLOW, SUCCEEDS
+from guthaben.sandbox.cards import CARDS, SLOW, card_of
 from guthaben.sandbox.context import Context, Settings
 from guthaben.sandbox.errors import JsonObject
-from guthaben.sandbox.page_texts import AUTHENTICATE, MESSAGE, PAY
+from guthaben.sandbox.page_texts import MESSAGE, PAY
 from guthaben.sandbox.state import State
 from guthaben.sandbox.webhooks import Postman
 
@@ -26,9 +26,8 @@ _DECLINED_CARD = "4000000000000002"
 _OK_CARD = "4242424242424242"
 _ENVIRONMENT = Environment(autoescape=True)
 _PAY = _ENVIRONMENT.from_string(PAY)
-_AUTHENTICATE = _ENVIRONMENT.from_string(AUTHENTICATE)
 _MESSAGE = _ENVIRONMENT.from_string(MESSAGE)
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -56,8 +55,6 @@ class Pages:
         return [
             Route("/c/pay/{session_id}", self.show, methods=["GET"]),
             Route("/c/pay/{session_id}", self.press, methods=["POST"]),
-            Route("/c/authenticate/{intent_id}", self.ask, methods=["GET"]),
-            Route("/c/authenticate/{intent_id}", self.authenticate, methods=["POST"]),
             Route("/c/receipt/{charge_id}", self.receipt, methods=["GET"]),
         ]
 
@@ -74,23 +71,24 @@ class Pages:
     ) -> Response:
         session = self._session(request)
         if session is None:
-            return _message("Nothing here", "There is no such payment page.", 404)
+            return message("Nothing here", "There is no such payment page.", 404)
         if session["status"] == "complete":
-            return _redirect(success_url(session))
+            return redirect(success_url(session))
         if session["status"] != "open":
             text = "This payment page has expired. Go back and start again."
-            return _message("Expired", text, 410)
+            return message("Expired", text, 410)
         typed = typed or {}
         page = _PAY.render(
             session=session,
             items=self._items(session),
             total=_total(session),
-            cards=list(CARDS.values()),
+            cards=list(CARDS.values()) if "card" in session["payment_method_types"] else [],
+            twint="twint" in session["payment_method_types"],
             chosen=typed.get("card", _OK_CARD),
             email=typed.get("email") or self._email(session),
             error=error,
         )
-        return HTMLResponse(page, 200, _HEADERS)
+        return HTMLResponse(page, 200, HEADERS)
 
     def _session(self, request: Request) -> JsonObject | None:
         context = self._context(request)
@@ -113,18 +111,18 @@ class Pages:
 
     async def press(self, request: Request) -> Response:
         """Do what the pressed button says."""
-        typed = await _typed(request)
+        typed = await typed_in(request)
         session = self._session(request)
         if session is None or session["status"] != "open":
             return self._show(request)
         if typed.get("action") == "cancel":
             if session["cancel_url"]:
-                return _redirect(session["cancel_url"])
-            return _message("Canceled", "Nothing has been paid. You may close this page.", 200)
+                return redirect(session["cancel_url"])
+            return message("Canceled", "Nothing has been paid. You may close this page.", 200)
         number = _DECLINED_CARD if typed.get("action") == "decline" else typed.get("card", "")
-        card = CARDS.get(number)
-        if card is None:
-            return self._show(request, typed, "Choose one of the test cards.")
+        card = card_of(number)
+        if card is None or card.type not in session["payment_method_types"]:
+            return self._show(request, typed, "Choose one of the ways to pay.")
         if card.on_page == SLOW:
             await asyncio.sleep(self._settings.slow_ms / 1000)
         email = session["customer_email"] or typed.get("email") or None
@@ -135,47 +133,28 @@ class Pages:
         if session is None or session["status"] != "open":
             return self._show(request)
         with self._state.transaction():
-            error = checkout.pay(self._context(request), session, payer)
+            pressed = checkout.pay(self._context(request), session, payer)
         self._postman.wake()
-        return self._show(request, typed, error or "")
-
-    async def ask(self, request: Request) -> Response:
-        """Ask the card's holder to authenticate a payment."""
-        intent = self._state.find(request.path_params["intent_id"], "payment_intent")
-        if intent is None or intent["status"] != "requires_action":
-            return _message("Nothing here", "No payment waits for authentication here.", 404)
-        amount = show_money(intent["amount"], intent["currency"])
-        return HTMLResponse(_AUTHENTICATE.render(amount=amount), 200, _HEADERS)
-
-    async def authenticate(self, request: Request) -> Response:
-        """Take the holder's answer."""
-        typed = await _typed(request)
-        intent = self._state.find(request.path_params["intent_id"], "payment_intent")
-        if intent is None or intent["status"] != "requires_action":
-            return _message("Nothing here", "No payment waits for authentication here.", 404)
-        return_url = intent["next_action"]["redirect_to_url"]["return_url"]
-        outcome = SUCCEEDS if typed.get("action") == "complete" else AUTHENTICATION
-        with self._state.transaction():
-            checkout.settle_intent(self._context(request), intent, outcome)
-        self._postman.wake()
-        if return_url:
-            sign = "&" if "?" in return_url else "?"
-            return _redirect(f"{return_url}{sign}payment_intent={intent['id']}")
-        return _message("Thank you", f"The payment is now: {intent['status']}.", 200)
+        if pressed.go_to:
+            return redirect(pressed.go_to)
+        return self._show(request, typed, pressed.error or "")
 
     async def receipt(self, request: Request) -> Response:
         """Show the receipt of a charge."""
         charge = self._state.find(request.path_params["charge_id"], "charge")
         if charge is None or not charge["paid"]:
-            return _message("Nothing here", "There is no such receipt.", 404)
+            return message("Nothing here", "There is no such receipt.", 404)
         day = datetime.fromtimestamp(charge["created"], UTC).date().isoformat()
         amount = show_money(charge["amount"], charge["currency"])
-        text = f"{amount} paid on {day} with the card ending in {_last4(charge)}."
-        return _message("Receipt", text, 200)
+        text = f"{amount} paid on {day} with {_means(charge)}."
+        return message("Receipt", text, 200)
 
 
-def _last4(charge: JsonObject) -> str:
-    return str(charge["payment_method_details"]["card"]["last4"])
+def _means(charge: JsonObject) -> str:
+    details = charge["payment_method_details"]
+    if details["type"] != "card":
+        return "TWINT"
+    return f"the card ending in {details['card']['last4']}"
 
 
 def _total(session: JsonObject) -> str | None:
@@ -189,14 +168,17 @@ def success_url(session: JsonObject) -> str:
     return str(session["success_url"]).replace("{CHECKOUT_SESSION_ID}", session["id"])
 
 
-async def _typed(request: Request) -> dict[str, str]:
+async def typed_in(request: Request) -> dict[str, str]:
+    """Return what a form says."""
     body = await request.body()
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-def _redirect(url: str) -> Response:
+def redirect(url: str) -> Response:
+    """Send the payer on."""
     return RedirectResponse(url, 303)
 
 
-def _message(title: str, text: str, status: int) -> Response:
-    return HTMLResponse(_MESSAGE.render(title=title, text=text), status, _HEADERS)
+def message(title: str, text: str, status: int) -> Response:
+    """Show a page with a title and a sentence."""
+    return HTMLResponse(_MESSAGE.render(title=title, text=text), status, HEADERS)

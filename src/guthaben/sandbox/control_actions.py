@@ -16,6 +16,7 @@ from guthaben.sandbox import (
     fees,
     methods,
     passing,
+    payments,
     refunds,
     script,
     webhooks,
@@ -143,16 +144,16 @@ def send_event(ctx: Context, body: JsonObject) -> JsonObject:
 
 
 def pay_session(ctx: Context, body: JsonObject, session_id: str) -> JsonObject:
-    """Pay without a browser: {card?, email?, name?}; a decline answers `paid: false`"""
+    """Pay without a browser: {card? or "twint", email?, name?}; a decline answers `paid: false`"""
     session = ctx.at_path(session_id, checkout.KIND, "session")
     card = methods.known_card(str(body.get("card", "4242424242424242")), "card")
     email = session["customer_email"] or body.get("email", "payer@example.com")
-    error = checkout.pay(ctx, session, checkout.Payer(card, email, body.get("name")))
-    redirect_url = None if error else success_url(session)
+    pressed = checkout.pay(ctx, session, checkout.Payer(card, email, body.get("name")))
+    done = session["status"] == "complete"
     return {
-        "paid": error is None,
-        "message": error,
-        "redirect_url": redirect_url,
+        "paid": done,
+        "message": pressed.error,
+        "redirect_url": success_url(session) if done else pressed.go_to,
         "session": session,
     }
 
@@ -171,6 +172,24 @@ def settle_intent(ctx: Context, body: JsonObject, intent_id: str) -> JsonObject:
     """End a payment in processing or requires_action: {outcome?: succeeds or a decline}"""
     outcome = _word(body, "outcome", OUTCOMES, SUCCEEDS)
     return checkout.settle_intent(ctx, ctx.at_path(intent_id, "payment_intent", "id"), outcome)
+
+
+def settle_setup(ctx: Context, body: JsonObject, intent_id: str) -> JsonObject:
+    """End a set-up whose payer was sent to TWINT: {outcome?: succeeds or a decline}"""
+    outcome = _word(body, "outcome", OUTCOMES, SUCCEEDS)
+    return checkout.settle_setup(ctx, ctx.at_path(intent_id, "setup_intent", "id"), outcome)
+
+
+def come_back(ctx: Context, body: JsonObject, intent_id: str) -> JsonObject:
+    """Let the customer authenticate a payment that had failed: {outcome?: succeeds or a decline}"""
+    intent = ctx.at_path(intent_id, "payment_intent", "id")
+    payments.come_back(ctx, intent, _word(body, "outcome", OUTCOMES, SUCCEEDS))
+    return intent
+
+
+def revoke_mandate(ctx: Context, body: JsonObject, method_id: str) -> JsonObject:
+    """Let the payer revoke the mandate of a saved TWINT account."""
+    return methods.revoke_mandate(ctx, ctx.at_path(method_id, "payment_method", "id"))
 
 
 def order_outcome(ctx: Context, body: JsonObject, method_id: str) -> JsonObject:

@@ -10,6 +10,7 @@ from guthaben.sandbox.state import MAX_INTEGER
 
 _MAX_LIMIT = 100
 _MAX_EXPANSIONS = 20
+_PAGING = frozenset({"limit", "starting_after", "ending_before", "created", "expand"})
 _SIGNS = ("gt", "gte", "lt", "lte")
 
 
@@ -23,12 +24,14 @@ def page(
     fixed: Mapping[str, str | int] | None = None,
     patterns: Mapping[str, Sequence[str]] | None = None,
     since_s: int = 0,
+    also: tuple[str, ...] = (),
 ) -> JsonObject:
     """Answer a list of objects, newest first, filtered by `fields` and `created`.
 
-    `fixed` and `patterns` (with `*`) are filters that the handler has read, `since_s` the age at
-    which the list ends.
+    `fixed` and `patterns` (with `*`) are filters that the handler has read, from the parameters
+    `also`; `since_s` is the age at which the list ends. Filters that only Stripe knows are refused.
     """
+    params.allow(_PAGING | set(fields) | set(also))
     if "starting_after" in params and "ending_before" in params:
         raise invalid("Give starting_after or ending_before, not both.", "ending_before")
     limit = params.integer("limit", minimum=1) or 10

@@ -5,7 +5,7 @@ object that the API shows. It charges nothing.
 """
 
 from guthaben.sandbox import cards, objects
-from guthaben.sandbox.cards import CARDS, TOKENS, Card, card_of
+from guthaben.sandbox.cards import CARDS, TOKENS, TWINT, Card, card_of
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject, invalid, no_such
 from guthaben.sandbox.events import emit
@@ -40,7 +40,8 @@ def resolve(ctx: Context, reference: str, param: str) -> JsonObject:
 
 def card_behind(ctx: Context, method: JsonObject) -> Card:
     """Return the test card behind a method."""
-    return CARDS[ctx.state.private(method["id"]).get("number", _DEFAULT_CARD)]
+    number = ctx.state.private(method["id"]).get("number", _DEFAULT_CARD)
+    return TWINT if number == TWINT.number else CARDS[number]
 
 
 def outcome(ctx: Context, method: JsonObject, *, off_session: bool) -> str:
@@ -51,6 +52,44 @@ def outcome(ctx: Context, method: JsonObject, *, off_session: bool) -> str:
     card = card_behind(ctx, method)
     later = off_session or card.later == cards.AUTHENTICATION or method["customer"] is not None
     return card.later if later else card.on_page
+
+
+def give_mandate(ctx: Context, method: JsonObject) -> str | None:
+    """Return the id of the mandate under which a saved method may be charged; cards need none."""
+    if method["type"] == "card":
+        return None
+    private = ctx.state.private(method["id"])
+    if "mandate" not in private:
+        made = ctx.state.put(objects.mandate(ctx.now_s(), method))
+        private["mandate"] = made["id"]
+        ctx.state.put(method, private)
+    return str(private["mandate"])
+
+
+def mandate_of(ctx: Context, method: JsonObject) -> JsonObject | None:
+    """Return the mandate of a saved method."""
+    return ctx.state.find(ctx.state.private(method["id"]).get("mandate", ""), "mandate")
+
+
+def revoke_mandate(ctx: Context, method: JsonObject) -> JsonObject:
+    """Let the payer take the mandate back, in the app."""
+    mandate = mandate_of(ctx, method)
+    if mandate is None or mandate["status"] != "active":
+        raise invalid("The payment method has no active mandate.", "payment_method")
+    mandate["status"] = "inactive"
+    ctx.state.put(mandate)
+    emit(ctx, "mandate.updated", mandate, {"status": "active"})
+    return mandate
+
+
+def refuse_without_mandate(ctx: Context, method: JsonObject) -> None:
+    """Refuse to charge a saved method whose mandate was taken back."""
+    if method["type"] == "card":
+        return
+    mandate = mandate_of(ctx, method)
+    if mandate is None or mandate["status"] != "active":
+        message = "The mandate of the payment method is not active."
+        raise invalid(message, "payment_method", "payment_intent_mandate_invalid")
 
 
 def order_outcome(ctx: Context, method: JsonObject, word: str | None) -> None:

@@ -6,9 +6,13 @@ from guthaben.sandbox.form import words
 from guthaben.sandbox.ids import new_id
 
 
-def charge(now_s: int, intent: JsonObject, method: JsonObject) -> JsonObject:
-    """Build a pending charge of an intent's whole amount."""
-    charge_id = new_id("ch")
+def charge(
+    now_s: int, intent: JsonObject, method: JsonObject, mandate_id: str | None = None
+) -> JsonObject:
+    """Build a pending charge of an intent's whole amount; what is no card has ids in `py_`."""
+    kind = method["type"]
+    charge_id = new_id("ch" if kind == "card" else "py")
+    details = _card_details(method) if kind == "card" else {"mandate": mandate_id}
     return {
         "id": charge_id,
         "object": "charge",
@@ -38,7 +42,7 @@ def charge(now_s: int, intent: JsonObject, method: JsonObject) -> JsonObject:
         "paid": False,
         "payment_intent": intent["id"],
         "payment_method": method["id"],
-        "payment_method_details": {"card": _card_details(method), "type": "card"},
+        "payment_method_details": {kind: details, "type": kind},
         "presentment_details": None,
         "radar_options": {},
         "receipt_email": intent["receipt_email"],
@@ -97,24 +101,25 @@ def _outcome(network: str, kind: str, decline_code: str | None, message: str) ->
     }
 
 
+_DESTINATION: JsonObject = {
+    "reference_status": "pending",
+    "reference_type": "acquirer_reference_number",
+    "type": "refund",
+}
+
+
 def refund(now_s: int, charged: JsonObject, amount: int, **given: object) -> JsonObject:
     """Build a refund of a charge or of a part of it."""
+    kind = charged["payment_method_details"]["type"]
     return {
-        "id": new_id("re"),
+        "id": new_id("re" if kind == "card" else "pyr"),
         "object": "refund",
         "amount": amount,
         "balance_transaction": None,
         "charge": charged["id"],
         "created": now_s,
         "currency": charged["currency"],
-        "destination_details": {
-            "card": {
-                "reference_status": "pending",
-                "reference_type": "acquirer_reference_number",
-                "type": "refund",
-            },
-            "type": "card",
-        },
+        "destination_details": {kind: _DESTINATION if kind == "card" else {}, "type": kind},
         "metadata": {},
         "payment_intent": charged["payment_intent"],
         "payment_method": charged["payment_method"],
@@ -160,17 +165,21 @@ def dispute(now_s: int, charged: JsonObject, amount: int, reason: str, status: s
         "livemode": False,
         "metadata": {},
         "payment_intent": charged["payment_intent"],
-        "payment_method_details": {
-            "card": {
-                "brand": charged["payment_method_details"]["card"]["brand"],
-                "case_type": "inquiry" if status.startswith("warning") else "chargeback",
-                "network_reason_code": "10.4",
-            },
-            "type": "card",
-        },
         "reason": reason,
         "status": status,
+    } | _disputed_card(charged, status)
+
+
+def _disputed_card(charged: JsonObject, status: str) -> JsonObject:
+    details = charged["payment_method_details"]
+    if details["type"] != "card":
+        return {}
+    card = {
+        "brand": details["card"]["brand"],
+        "case_type": "inquiry" if status.startswith("warning") else "chargeback",
+        "network_reason_code": "10.4",
     }
+    return {"payment_method_details": {"card": card, "type": "card"}}
 
 
 def early_fraud_warning(now_s: int, charged: JsonObject, fraud_type: str) -> JsonObject:

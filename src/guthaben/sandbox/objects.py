@@ -70,39 +70,62 @@ def fingerprint(card: Card) -> str:
 
 
 def payment_method(now_s: int, card: Card, **given: object) -> JsonObject:
-    """Build a payment method of type card."""
+    """Build a payment method."""
     return {
         "id": new_id("pm"),
         "object": "payment_method",
         "allow_redisplay": "unspecified",
         "billing_details": billing_details(),
-        "card": {
-            "brand": card.brand,
-            "checks": {
-                "address_line1_check": None,
-                "address_postal_code_check": None,
-                "cvc_check": "pass",
-            },
-            "country": "CH",
-            "display_brand": card.brand,
-            "exp_month": 12,
-            "exp_year": 2034,
-            "fingerprint": fingerprint(card),
-            "funding": "credit",
-            "generated_from": None,
-            "last4": card.last4,
-            "networks": {"available": [card.brand], "preferred": None},
-            "regulated_status": "unregulated",
-            "three_d_secure_usage": {"supported": True},
-            "wallet": None,
-        },
+        card.type: _card(card) if card.type == "card" else {},
         "created": now_s,
         "customer": None,
         "customer_account": None,
         "livemode": False,
         "metadata": {},
-        "type": "card",
+        "type": card.type,
     } | given
+
+
+def _card(card: Card) -> JsonObject:
+    return {
+        "brand": card.brand,
+        "checks": {
+            "address_line1_check": None,
+            "address_postal_code_check": None,
+            "cvc_check": "pass",
+        },
+        "country": "CH",
+        "display_brand": card.brand,
+        "exp_month": 12,
+        "exp_year": 2034,
+        "fingerprint": fingerprint(card),
+        "funding": "credit",
+        "generated_from": None,
+        "last4": card.last4,
+        "networks": {"available": [card.brand], "preferred": None},
+        "regulated_status": "unregulated",
+        "three_d_secure_usage": {"supported": True},
+        "wallet": None,
+    }
+
+
+def mandate(now_s: int, method: JsonObject) -> JsonObject:
+    """Build the mandate that comes with a saved TWINT account."""
+    return {
+        "id": new_id("mandate"),
+        "object": "mandate",
+        "customer_acceptance": {
+            "accepted_at": now_s,
+            "online": {"ip_address": "127.0.0.1", "user_agent": "sandbox"},
+            "type": "online",
+        },
+        "livemode": False,
+        "multi_use": {},
+        "payment_method": method["id"],
+        "payment_method_details": {method["type"]: {}, "type": method["type"]},
+        "status": "active",
+        "type": "multi_use",
+    }
 
 
 _CARD_OPTIONS: JsonObject = {

@@ -66,6 +66,16 @@ PAY = (
   {% else %}
   <p>{{ session.customer_email }}</p>
   {% endif %}
+  {% if twint %}
+  <fieldset>
+    <legend>TWINT</legend>
+    <label>
+      <input type="radio" name="card" value="twint"{% if chosen == "twint" %} checked{% endif %}>
+      Pay in the TWINT app (the next page stands for it)
+    </label>
+  </fieldset>
+  {% endif %}
+  {% if cards %}
   <fieldset>
     <legend>Test card</legend>
     {% for card in cards %}
@@ -78,6 +88,7 @@ PAY = (
     </label>
     {% endfor %}
   </fieldset>
+  {% endif %}
   <div class="buttons">
     <button class="main" name="action" value="pay">
       {%- if total %}Pay {{ total }}{% else %}Save card{% endif %}</button>
@@ -97,6 +108,23 @@ AUTHENTICATE = (
 <form method="post" class="buttons">
   <button class="main" name="action" value="complete">Complete</button>
   <button name="action" value="fail">Fail</button>
+</form>
+"""
+    + _END
+)
+
+TWINT = (
+    _STYLE
+    + """
+{% if amount %}
+<h1>Pay {{ amount }} with TWINT</h1>
+{% else %}
+<h1>Let later payments be made with TWINT</h1>
+{% endif %}
+<p>This page stands for the TWINT app. Closing it gives the payment up without an answer.</p>
+<form method="post" class="buttons">
+  <button class="main" name="action" value="pay">Confirm</button>
+  <button name="action" value="decline">Decline</button>
 </form>
 """
     + _END

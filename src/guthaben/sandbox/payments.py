@@ -22,6 +22,7 @@ MINIMA: Final = dict.fromkeys(("chf", "eur", "usd", "cad", "aud", "jpy", "nzd", 
     "huf": 17500,
 }
 _MAXIMUM: Final = 99_999_999
+_CANCELABLE: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
 _UNEXPECTED: Final = "payment_intent_unexpected_state"
 
 
@@ -63,14 +64,23 @@ def attempt(
     """Charge the method; return the error if the attempt failed. Keeps the intent's new state."""
     intent["payment_method"] = method["id"]
     if outcome == AUTHENTICATION and not off_session:
-        _require_action(ctx, intent)
+        require_action(ctx, intent, f"{ctx.base_url}/c/authenticate/{intent['id']}")
         return None
-    charge = money_objects.charge(ctx.now_s(), intent, method)
+    return _conclude(ctx, intent, method, outcome)
+
+
+def _conclude(
+    ctx: Context, intent: JsonObject, method: JsonObject, outcome: str
+) -> JsonObject | None:
     if outcome in DECLINES:
+        charge = money_objects.charge(ctx.now_s(), intent, method)
         return _decline(ctx, intent, method, charge, DECLINES[outcome])
-    if intent["setup_future_usage"] and intent["customer"]:
+    mandate_id = None
+    if intent["customer"] and (intent["setup_future_usage"] or method["customer"]):
         methods.attach(ctx, method, intent["customer"])
+        mandate_id = methods.give_mandate(ctx, method)
     methods.mark_used(ctx, method)
+    charge = money_objects.charge(ctx.now_s(), intent, method, mandate_id)
     if outcome == PROCESSING:
         _process(ctx, intent, charge)
     else:
@@ -95,7 +105,8 @@ def _succeed(ctx: Context, intent: JsonObject, charge: JsonObject) -> None:
 
 
 def _process(ctx: Context, intent: JsonObject, charge: JsonObject) -> None:
-    processing = {"type": "card", "card": {}}
+    kind = charge["payment_method_details"]["type"]
+    processing = {"type": kind, kind: {}}
     _close(ctx, intent, charge, status="processing", processing=processing)
     emit(ctx, "charge.pending", charge)
     emit(ctx, "payment_intent.processing", intent)
@@ -127,7 +138,7 @@ def _decline(
 def decline_error(decline: Decline, method: JsonObject) -> JsonObject:
     """Return the error of a declined card."""
     error = {
-        "type": "card_error",
+        "type": "card_error" if method["type"] == "card" else "invalid_request_error",
         "code": decline.code,
         "message": decline.message,
         "payment_method": method,
@@ -136,17 +147,17 @@ def decline_error(decline: Decline, method: JsonObject) -> JsonObject:
     return error | {name: value for name, value in optional.items() if value is not None}
 
 
-def _require_action(ctx: Context, intent: JsonObject) -> None:
-    url = f"{ctx.base_url}/c/authenticate/{intent['id']}"
+def require_action(
+    ctx: Context, intent: JsonObject, url: str, return_url: str | None = None
+) -> None:
+    """Send the payer to another page, to authenticate or to pay there."""
+    redirect = {"return_url": return_url, "url": url}
     intent |= {
         "status": "requires_action",
-        "next_action": {
-            "type": "redirect_to_url",
-            "redirect_to_url": {"return_url": None, "url": url},
-        },
+        "next_action": {"type": "redirect_to_url", "redirect_to_url": redirect},
     }
     ctx.state.put(intent)
-    emit(ctx, "payment_intent.requires_action", intent)
+    emit(ctx, f"{intent['object']}.requires_action", intent)
 
 
 def _close(ctx: Context, intent: JsonObject, charge: JsonObject, **changes: object) -> None:
@@ -157,22 +168,33 @@ def _close(ctx: Context, intent: JsonObject, charge: JsonObject, **changes: obje
 
 
 def settle(ctx: Context, intent: JsonObject, outcome: str) -> None:
-    """End what was left open by `processing` or by an authentication."""
+    """End what was left open by `processing`, an authentication or another page."""
     refuse_unless(intent, "processing", "requires_action")
     method = ctx.get(intent["payment_method"], "payment_method", "payment_method")
-    if intent["status"] == "processing":
-        charge = ctx.get(intent["latest_charge"], "charge", "charge")
-    else:
-        charge = money_objects.charge(ctx.now_s(), intent, method)
+    if intent["status"] == "requires_action":
+        _conclude(ctx, intent, method, outcome)
+        return
+    charge = ctx.get(intent["latest_charge"], "charge", "charge")
     if outcome in DECLINES:
         _decline(ctx, intent, method, charge, DECLINES[outcome])
     else:
         _succeed(ctx, intent, charge)
 
 
+def come_back(ctx: Context, intent: JsonObject, outcome: str) -> None:
+    """Let the customer pay an intent after all that had failed, with the method it failed with."""
+    refuse_unless(intent, "requires_payment_method")
+    failed = (intent["last_payment_error"] or {}).get("payment_method")
+    if failed is None:
+        raise refuse_missing_method(intent)
+    method = ctx.get(failed["id"], "payment_method", "payment_method")
+    attempt(ctx, intent, method, AUTHENTICATION, off_session=False)
+    settle(ctx, intent, outcome)
+
+
 def cancel(ctx: Context, intent: JsonObject, reason: str | None) -> JsonObject:
     """Cancel an intent that has taken no money."""
-    refuse_unless(intent, "requires_payment_method", "requires_confirmation", "requires_action")
+    refuse_unless(intent, *_CANCELABLE)
     intent |= {
         "canceled_at": ctx.now_s(),
         "cancellation_reason": reason,
@@ -182,6 +204,11 @@ def cancel(ctx: Context, intent: JsonObject, reason: str | None) -> JsonObject:
     ctx.state.put(intent)
     emit(ctx, "payment_intent.canceled", intent)
     return intent
+
+
+def is_cancelable(intent: JsonObject) -> bool:
+    """Tell whether an intent can be canceled: nothing was paid, nothing is under way."""
+    return intent["status"] in _CANCELABLE
 
 
 def refuse_missing_method(intent: JsonObject) -> ApiError:

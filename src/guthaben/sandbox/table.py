@@ -49,6 +49,7 @@ _ENDPOINTS: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/payment_methods/{}/detach", api_customers.detach_method),
     ("GET", "/v1/setup_intents", api_customers.list_setup_intents),
     ("GET", "/v1/setup_intents/{}", api_customers.get_setup_intent),
+    ("GET", "/v1/mandates/{}", api_customers.get_mandate),
     ("GET", "/v1/events", api_customers.list_events),
     ("GET", "/v1/events/{}", api_customers.get_event),
     ("POST", "/v1/checkout/sessions", api_checkout.create_session),
