@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import stripe
 
-from tests.sandbox.harness import KEY, Receiver, Running, running
+from guthaben.sandbox.model import Model
+from tests.sandbox.harness import KEY, Account, Receiver, Running, running
 
 
 @pytest.fixture(name="receiver")
@@ -36,3 +37,19 @@ def _sandbox(server: Running, sdk: None, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(stripe, "api_base", server.url)
     yield server
     server.forget()
+
+
+@pytest.fixture(name="model")
+def _model(sdk: None) -> Iterator[Model]:
+    """A model whose clock stands still but for /clock."""
+    model = Model(lambda: 1_800_000_000_000, seed=7)
+    with model.installed():
+        yield model
+    model.close()
+
+
+@pytest.fixture(name="account", params=["http", "in process"])
+def _account(request: pytest.FixtureRequest) -> Account:
+    """The same account at Stripe, over HTTP and in process."""
+    name = "sandbox" if request.param == "http" else "model"
+    return Account(request.getfixturevalue(name))

@@ -15,6 +15,7 @@ import stripe
 import uvicorn
 
 from guthaben.sandbox.app import create_app
+from guthaben.sandbox.model import Model
 
 SECRET = "whsec_test"
 KEY = "sk_test_sandbox"
@@ -117,6 +118,32 @@ class Running:
         wait_until(lambda: "pending" not in self.look("/counters")["deliveries"])
 
 
+class Account:
+    """What a sandbox that listens and a model in process have in common."""
+
+    def __init__(self, behind: Running | Model) -> None:
+        self.behind = behind
+
+    def control(self, path: str, body: dict[str, Any] | None = None, method: str = "POST") -> Any:
+        return self.behind.control(path, body, method)
+
+    def objects(self, kind: str) -> list[dict[str, Any]]:
+        return self.behind.objects(kind)
+
+    def types(self, pattern: str = "") -> list[str]:
+        """Return the types of all events so far, in the order in which they happened."""
+        return [e["type"] for e in self.objects("event") if e["type"].startswith(pattern)]
+
+    def pass_s(self, seconds: int) -> None:
+        self.control("/clock", {"seconds": seconds})
+
+    def saved(self, card: str = "4242424242424242") -> tuple[str, str]:
+        return saved_card(self, card)
+
+    def paid(self, card: str = "4242424242424242", **more: Any) -> stripe.PaymentIntent:
+        return charge(*self.saved(card), **more)
+
+
 @contextmanager
 def running(state: Path, receiver: Receiver, **options: Any) -> Iterator[Running]:
     settings = {"slow_ms": 400, "retry_base_ms": 20, "retry_cap_ms": 100} | options
@@ -151,7 +178,7 @@ def buy(**changes: Any) -> stripe.checkout.Session:
     return stripe.checkout.Session.create(**(params | changes))
 
 
-def saved_card(sandbox: Running, card: str = "4242424242424242") -> tuple[str, str]:
+def saved_card(sandbox: Running | Account, card: str = "4242424242424242") -> tuple[str, str]:
     """Save a card through a set-up session; return customer and payment method."""
     session = stripe.checkout.Session.create(
         mode="setup",

@@ -1,4 +1,4 @@
-"""Stripe's published schemas as JSON Schema, where they are at hand."""
+"""Stripe's published schemas as JSON Schema, and its newer samples, where they are at hand."""
 
 import json
 from functools import cache
@@ -8,6 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 SPEC = Path(__file__).resolve().parents[2].parent / "shared" / "stripe" / "spec_trimmed.json"
+SAMPLES = SPEC.with_name("fixtures3_2026-08.json")
 
 
 def convert(node: Any) -> Any:
@@ -43,3 +44,28 @@ def faults_of(name: str, value: Any) -> list[str]:
     """Return what is wrong with a value; nothing if it is as Stripe's."""
     found = sorted(_validator(name).iter_errors(value), key=lambda e: list(map(str, e.path)))
     return [f"{name}: {'/'.join(map(str, e.path))}: {e.message[:200]}" for e in found]
+
+
+@cache
+def _samples() -> dict[str, Any]:
+    return dict(json.loads(SAMPLES.read_text())["resources"])
+
+
+def has_sample(name: str) -> bool:
+    return name in _samples()
+
+
+def unlike_sample(name: str, value: dict[str, Any]) -> list[str]:
+    """Return how a value's fields differ in kind from those of Stripe's own sample."""
+    found = []
+    for field, expected in _samples()[name].items():
+        if field not in value:
+            found.append(f"{name}: {field} is missing")
+            continue
+        given = value[field]
+        either_empty = expected is None or given is None
+        # An id may stand for the object, and the other way round.
+        reference = {type(given), type(expected)} == {str, dict}
+        if not either_empty and not reference and type(given) is not type(expected):
+            found.append(f"{name}: {field} is a {type(given).__name__}")
+    return found

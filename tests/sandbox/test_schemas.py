@@ -7,7 +7,7 @@ import pytest
 import stripe
 
 from tests.sandbox import schemas
-from tests.sandbox.harness import Running, buy, charge, saved_card
+from tests.sandbox.harness import Running, buy, charge, saved_card, some
 
 pytestmark = pytest.mark.skipif(
     not schemas.SPEC.exists(), reason="Stripe's schemas are not beside the project (../shared)"
@@ -38,6 +38,44 @@ def live(sandbox: Running) -> None:
     sandbox.control(f"/disputes/{dispute['id']}/move", {"status": "won"})
     sandbox.control(f"/charges/{intents[2].latest_charge}/dispute", {"inquiry": True})
     stripe.PaymentMethod.detach(method)
+    live_late(sandbox)
+
+
+def live_late(sandbox: Running) -> None:
+    """Go through what ends late or elsewhere: TWINT, disputes, warnings, a return."""
+    for settled in ("payment_method_provider_decline", "succeeds", None):
+        done = sandbox.control(f"/checkout/{buy(customer_creation='always').id}/pay", TWINT)
+        if settled:
+            intent_id = done["session"]["payment_intent"]
+            sandbox.control(f"/payment_intents/{intent_id}/settle", {"outcome": settled})
+    [paid] = [c for c in sandbox.objects("charge") if c["id"].startswith("py_") and c["paid"]]
+    stripe.Refund.create(charge=paid["id"], amount=7)
+    sandbox.control(f"/charges/{paid['id']}/dispute")
+    saving = stripe.checkout.Session.create(
+        mode="setup", currency="chf", customer_creation="always", success_url="http://x.test/"
+    )
+    sandbox.control(f"/checkout/{saving.id}/pay", TWINT)
+    sandbox.control(f"/setup_intents/{saving.setup_intent}/settle")
+    method = str(stripe.SetupIntent.retrieve(str(saving.setup_intent)).payment_method)
+    sandbox.control(f"/payment_methods/{method}/revoke")
+
+    customer, card = saved_card(sandbox)
+    ways = (["under_review", "lost", "won"], ["warning_under_review", "needs_response"])
+    for inquiry, way in enumerate(ways):
+        charge_id = charge(customer, card).latest_charge
+        dispute = sandbox.control(f"/charges/{charge_id}/dispute", {"inquiry": bool(inquiry)})
+        for status in way:
+            sandbox.control(f"/disputes/{dispute['id']}/move", {"status": status})
+    intent = charge(customer, card)
+    sandbox.control(f"/charges/{intent.latest_charge}/fraud_warning")
+    stripe.Refund.create(payment_intent=intent.id)
+    with pytest.raises(stripe.CardError) as caught:
+        charge(*saved_card(sandbox, "4000002500003155"))
+    intent_id = some(some(caught.value.error).payment_intent)["id"]
+    sandbox.control(f"/payment_intents/{intent_id}/come_back")
+
+
+TWINT = {"card": "twint"}
 
 
 class _nothing:
@@ -56,8 +94,10 @@ LISTS = {
     "dispute": "/v1/disputes",
     "checkout.session": "/v1/checkout/sessions",
     "balance_transaction": "/v1/balance_transactions",
+    "radar.early_fraud_warning": "/v1/radar/early_fraud_warnings",
     "event": "/v1/events",
 }
+YOUNGER = {"radar.early_fraud_warning"}  # than the schemas, which stop in 2023
 
 
 def everything(sandbox: Running) -> Iterator[dict[str, Any]]:
@@ -76,15 +116,33 @@ def everything(sandbox: Running) -> Iterator[dict[str, Any]]:
 def test_every_object_and_event_is_as_stripes(sandbox: Running) -> None:
     live(sandbox)
     checked: set[str] = set()
+    sampled: set[str] = set()
     faults: list[str] = []
     for entry in everything(sandbox):
         for value in (entry, entry.get("data", {}).get("object", {})):
             kind = value.get("object", "")
             if schemas.known(kind):
                 checked.add(kind)
-                faults += schemas.faults_of(kind, value)
+                faults += [f for f in schemas.faults_of(kind, value) if not is_younger(f)]
+            if schemas.has_sample(kind):
+                sampled.add(kind)
+                faults += [f for f in schemas.unlike_sample(kind, value) if f not in OPTIONAL]
     assert not faults, "\n".join(sorted(set(faults))[:20])
-    assert checked == set(LISTS)
+    assert checked - {"mandate"} == set(LISTS) - YOUNGER
+    assert sampled >= set(LISTS) - {"event"}
+
+
+def is_younger(fault: str) -> bool:
+    """Tell whether a fault is only that the schemas don't know TWINT yet."""
+    return "twint" in fault or "payment_method_provider_decline" in fault
+
+
+# What the samples have and an object of ours may lack.
+OPTIONAL = {
+    "charge: refunds is missing",  # since 2022 only where it is expanded
+    "dispute: payment_method_details is missing",  # known for cards and few others, not TWINT
+    "payment_method: card is missing",  # of TWINT
+}
 
 
 def test_expanded_objects_are_as_stripes(sandbox: Running) -> None:

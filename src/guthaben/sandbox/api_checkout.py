@@ -57,17 +57,17 @@ def _common(ctx: Context, params: Params) -> JsonObject:
     success_url = params.url("success_url")
     if success_url is None:
         raise missing_parameter("success_url")
-    if "payment_method_types" in params:
-        twint.check_types(params.texts("payment_method_types"), "payment_method_types")
     creation = params.choice("customer_creation", ("always", "if_required"))
     customer_id = params.text("customer")
     shown = {name: params.plain(name) for name in _SHOWN_BACK if name in params}
     return shown | {
+        "allowed_payment_method_types": params.texts("allowed_payment_method_types") or None,
         "cancel_url": params.url("cancel_url"),
         "client_reference_id": params.text("client_reference_id", limit=200),
         "customer": customer_id,
         "customer_creation": None if customer_id else creation or "if_required",
         "customer_email": params.text("customer_email", limit=800),
+        "excluded_payment_method_types": params.texts("excluded_payment_method_types") or None,
         "expires_at": _expires_at_s(ctx, params),
         "locale": params.text("locale"),
         "metadata": params.metadata(),
@@ -100,7 +100,7 @@ def _payment(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         "amount_subtotal": total,
         "amount_total": check_amount(total, items[0]["currency"], "line_items"),
         "currency": items[0]["currency"],
-        "payment_method_types": _types(params, total, items[0]["currency"]),
+        "payment_method_types": twint.types_for(params, total, items[0]["currency"]),
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
     }
     data = params.group("payment_intent_data")
@@ -115,14 +115,6 @@ def _payment(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         "transfer_group": data.text("transfer_group"),
     }
     return {"line_items": items, "payment_intent_data": asked}
-
-
-def _types(params: Params, total: int, currency: str) -> list[str]:
-    """Return the types asked for, or all that fit the payment."""
-    asked = params.texts("payment_method_types")
-    if twint.TYPE in asked:
-        twint.refuse_unless_fits(total, currency, "payment_method_types")
-    return asked or (["card", twint.TYPE] if twint.fits(total, currency) else ["card"])
 
 
 def _line_item(ctx: Context, row: Params) -> JsonObject:
@@ -147,13 +139,11 @@ def _setup(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         if name in params:
             raise invalid(f"{name} can't be given in mode=setup.", name)
     currency = params.text("currency")
-    if currency is None and "payment_method_types" not in params:
+    if currency is None and "allowed_payment_method_types" not in params:
         raise missing_parameter("currency")
     if currency is not None:
         session["currency"] = check_currency(currency, "currency")
-    session["payment_method_types"] = params.texts("payment_method_types") or ["card"]
-    if twint.TYPE in session["payment_method_types"]:
-        twint.refuse_unless_fits(0, session["currency"] or "chf", "payment_method_types")
+    session["payment_method_types"] = twint.types_for(params, 0, session["currency"])
     data = params.group("setup_intent_data")
     intent = objects.setup_intent(
         ctx.now_s(),

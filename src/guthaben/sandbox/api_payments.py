@@ -60,18 +60,12 @@ def _given(ctx: Context, params: Params) -> JsonObject:
 
 
 def _types(params: Params) -> JsonObject:
-    """Return the types of payment methods: those asked for, or all that fit the payment."""
-    if "payment_method_types" in params:
-        asked = params.texts("payment_method_types")
-        twint.check_types(asked, "payment_method_types")
-        return {"payment_method_types": asked}
     redirects = params.group("automatic_payment_methods").text("allow_redirects") or "always"
-    fits = redirects == "always" and twint.fits(
-        params.integer("amount") or 0, (params.text("currency") or "").lower()
-    )
+    amount, currency = params.integer("amount") or 0, (params.text("currency") or "").lower()
+    fitting = twint.types_for(params, amount, currency, redirects=redirects == "always")
     return {
         "automatic_payment_methods": {"allow_redirects": redirects, "enabled": True},
-        "payment_method_types": ["card", "twint"] if fits else ["card"],
+        "payment_method_types": fitting,
     }
 
 

@@ -165,6 +165,7 @@ def payment_intent(now_s: int, amount: int, currency: str, **given: object) -> J
         "last_payment_error": None,
         "latest_charge": None,
         "livemode": False,
+        "managed_payments": None,
         "metadata": {},
         "next_action": None,
         "on_behalf_of": None,

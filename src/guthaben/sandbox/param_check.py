@@ -10,7 +10,11 @@ from guthaben.sandbox.form import Node, Params
 from guthaben.sandbox.sdk_types import Group, Kind, ListOf, MapOf, OneOf, Scalar, group_of, names_of
 
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _PLACE = re.compile(r"[0-9]{1,4}")
+
+# Parameters that the API took until a version, and says so.
+_GONE = {"payment_method_types": "use allowed_payment_method_types (API 2026-09-30)."}
 
 
 def check(method: str, path: str, params: Params) -> None:
@@ -24,6 +28,9 @@ def _check_group(tree: dict[str, Node], group: Group, where: str) -> None:
     names = names_of(group.type_)
     for name, node in tree.items():
         inner = f"{where}[{name}]" if where else name
+        if name in _GONE and name not in names.kinds:
+            message = f"{inner} is supported no longer: {_GONE[name]}"
+            raise invalid(message, inner, f"{name}_no_longer_supported")
         if name not in names.kinds:
             message = f"Received unknown parameter: {inner}"
             raise invalid(message, inner, "parameter_unknown")
@@ -80,6 +87,8 @@ def _check_scalar(node: Node, kind: Scalar, where: str) -> None:
         return  # as if it had not been given
     if kind.kind == "integer" and _INTEGER.fullmatch(node) is None:
         raise invalid(f"Invalid integer: {node[:40]}", where, "parameter_invalid_integer")
+    if kind.kind == "number" and _NUMBER.fullmatch(node) is None:
+        raise invalid(f"Invalid number: {node[:40]}", where)
     if kind.kind == "boolean" and node not in ("true", "false"):
         raise invalid(f"Invalid boolean: {node[:40]}", where)
     if kind.options and node not in kind.options:

@@ -175,6 +175,8 @@ def settle(ctx: Context, intent: JsonObject, outcome: str) -> None:
         _conclude(ctx, intent, method, outcome)
         return
     charge = ctx.get(intent["latest_charge"], "charge", "charge")
+    if outcome == PROCESSING:
+        raise invalid("The payment is in processing already.", "outcome")
     if outcome in DECLINES:
         _decline(ctx, intent, method, charge, DECLINES[outcome])
     else:

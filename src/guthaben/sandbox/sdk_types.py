@@ -22,7 +22,7 @@ from stripe._stripe_object import UntypedStripeObject
 
 
 class Scalar(NamedTuple):
-    """One value: `integer`, `boolean`, or `string`, maybe of a closed set."""
+    """One value: `integer`, `number`, `boolean`, or `string`, maybe of a closed set."""
 
     kind: str
     options: tuple[str, ...] = ()
@@ -61,7 +61,13 @@ class Names(NamedTuple):
 
 
 _ANY_TEXT = Scalar("string")
-_SCALARS = {int: Scalar("integer"), bool: Scalar("boolean"), str: _ANY_TEXT, Decimal: _ANY_TEXT}
+_SCALARS = {
+    int: Scalar("integer"),
+    bool: Scalar("boolean"),
+    float: Scalar("number"),
+    Decimal: Scalar("number"),
+    str: _ANY_TEXT,
+}
 _REQUEST = re.compile(r'self\._request\(\s*"(get|post|delete)",\s*"(/v1/[^"]*)"')
 _PARAMS = re.compile(r'params: (?:Optional\[)?"(\w+)"')
 _IMPORT = re.compile(r"from (stripe\.params[\w.]*) import (\([^)]*\)|\w+)")

@@ -85,6 +85,11 @@ _PATTERNS: Final = tuple(
 )
 
 
+def endpoints() -> list[tuple[str, str]]:
+    """Return method and path of every endpoint."""
+    return [(method, path) for method, path, _ in _ENDPOINTS]
+
+
 def match(method: str, path: str) -> Match:
     """Return the endpoint, or answer 404 like any unknown address."""
     for known, written, pattern, handler in _PATTERNS:

@@ -9,30 +9,34 @@ from typing import Final
 from guthaben.sandbox.cards import TWINT, TWINT_LIMIT
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid
+from guthaben.sandbox.form import Params
 
 TYPE: Final = TWINT.type
-_KNOWN: Final = frozenset({"card", TYPE})
+# What the account has switched on; the API picks of these what fits a payment.
+_ACCOUNT: Final = ("card", TYPE)
 
 
-def check_types(asked: list[str], param: str) -> None:
-    """Refuse types of payment methods that the sandbox doesn't have."""
-    unknown = set(asked) - _KNOWN
-    if unknown or not asked:
-        raise invalid("The sandbox knows payment methods of types card and twint.", param)
+def types_for(
+    params: Params, amount: int, currency: str | None, *, redirects: bool = True
+) -> list[str]:
+    """Return the types of payment methods that fit, of those that the parameters let through."""
+    allowed = params.texts("allowed_payment_method_types") or list(_ACCOUNT)
+    excluded = params.texts("excluded_payment_method_types")
+    fitting = [
+        kind
+        for kind in _ACCOUNT
+        if kind in allowed
+        and kind not in excluded
+        and (kind != TYPE or (redirects and _fits(amount, currency)))
+    ]
+    if not fitting:
+        message = "No payment method of the account fits this payment."
+        raise invalid(message, "allowed_payment_method_types")
+    return fitting
 
 
-def fits(amount: int, currency: str) -> bool:
-    """Tell whether a payment can be made with TWINT."""
+def _fits(amount: int, currency: str | None) -> bool:
     return currency == "chf" and amount <= TWINT_LIMIT
-
-
-def refuse_unless_fits(amount: int, currency: str, param: str) -> None:
-    """Refuse to offer TWINT for a payment that it can't make."""
-    if currency != "chf":
-        raise invalid("TWINT pays in chf only.", param)
-    if amount > TWINT_LIMIT:
-        message = f"TWINT pays at most {TWINT_LIMIT} chf."
-        raise invalid(message, param, "amount_too_large")
 
 
 def refuse_unfit(intent: JsonObject, method: JsonObject) -> None:
