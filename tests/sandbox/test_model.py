@@ -299,6 +299,38 @@ def test_a_model_goes_on_where_the_last_one_ended(clock: Clock, tmp_path: Path, 
     model.close()
 
 
+def test_everything_else_goes_on_too(clock: Clock, tmp_path: Path, sdk: None) -> None:
+    model = Model(clock, 3, path=tmp_path / "model.db")
+    with model.installed():
+        done = model.control(f"/checkout/{buy().id}/pay", {"card": "twint", "email": "a@b.test"})
+        customer, method = saved(model)
+        disputed = charge(customer, method)
+        dispute = model.control(f"/charges/{disputed.latest_charge}/dispute")
+        model.control("/fees", {"twint": {"fixed": 1}})
+        model.control("/refunds/order", {"status": "pending"})
+        model.load(calls_fail("slow", seconds=60))
+        with pytest.raises(stripe.APIConnectionError):
+            charge(customer, method, key="k")
+    before = {kind: model.objects(kind) for kind in ("charge", "dispute", "event", "mandate")}
+    model.close()
+
+    model = Model(clock, 3, path=tmp_path / "model.db")
+    assert {kind: model.objects(kind) for kind in before} == before
+    with model.installed():
+        model.control(f"/payment_intents/{done['session']['payment_intent']}/settle")
+        session = stripe.checkout.Session.retrieve(done["session"]["id"])
+        assert some(session.customer_details).email == "a@b.test"
+        paid = model.objects("charge")[-1]
+        assert stripe.BalanceTransaction.retrieve(paid["balance_transaction"]).fee == 1
+        assert stripe.Refund.create(charge=paid["id"]).status == "pending"
+        model.control(f"/disputes/{dispute['id']}/move", {"status": "won"})
+        # What waited in a process that ended was never done, and its key is free.
+        clock.pass_s(60)
+        assert len(model.objects("charge")) == 2
+        assert charge(customer, method, key="k").status == "succeeded"
+    model.close()
+
+
 def test_scripts_are_the_same_as_json() -> None:
     script = Script(
         calls=(CallFault(fault="slow", seconds=2.5, times=None, match=CREATES),),

@@ -119,7 +119,7 @@ def refund(now_s: int, charged: JsonObject, amount: int, **given: object) -> Jso
         "charge": charged["id"],
         "created": now_s,
         "currency": charged["currency"],
-        "customer": None,
+        "customer": charged["customer"],
         "customer_account": None,
         "destination_details": {kind: _DESTINATION if kind == "card" else {}, "type": kind},
         "metadata": {},
