@@ -8,6 +8,8 @@ import pytest
 import stripe
 
 from guthaben.errors import WebhookRejected
+from guthaben.payments.gateway import Charged, ChargeOrder, Unknown
+from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.payments.webhook import verify
 from guthaben.sandbox.errors import ApiError
 from guthaben.sandbox.model import SECRET, Model
@@ -369,6 +371,34 @@ def test_bad_scripts_are_refused_place_by_place(value: Any, place: str) -> None:
     with pytest.raises(ScriptRefused) as refused:
         read(value)
     assert any(place in problem for problem in refused.value.problems), refused.value.problems
+
+
+def test_our_gateway_meets_the_model(model: Model, clock: Clock) -> None:
+    gateway = StripeGateway(KEY)
+    customer, method = saved(model)
+
+    def order(key: str, *, is_retry: bool = False) -> ChargeOrder:
+        return ChargeOrder(
+            amount_rappen=3000,
+            customer_id=customer,
+            payment_method_id=method,
+            idempotency_key=key,
+            is_retry=is_retry,
+            metadata={"topup_id": key},
+        )
+
+    assert isinstance(gateway.charge_saved_card(order("a")), Charged)
+    model.load(calls_fail("commit_then_drop") + calls_fail("slow", seconds=60))
+    for key in ("b", "c"):
+        assert gateway.charge_saved_card(order(key)) == Unknown("connection")
+    assert isinstance(gateway.charge_saved_card(order("b", is_retry=True)), Charged)
+    assert gateway.charge_saved_card(order("c", is_retry=True)) == Unknown("conflict")
+    assert gateway.find_payment("c", customer, clock() // 1000) is None
+    clock.pass_s(60)
+    found = gateway.find_payment("c", customer, clock() // 1000)
+    assert found is not None
+    assert found.status == "succeeded"
+    assert len(model.objects("charge")) == 3
 
 
 def test_an_unknown_address_is_refused(model: Model) -> None:
