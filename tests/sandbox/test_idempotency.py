@@ -1,9 +1,11 @@
 """Idempotency keys, and calls that fail on their way."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import stripe
 
-from tests.sandbox.harness import Running, charge, saved_card, some
+from tests.sandbox.harness import Running, charge, saved_card, some, wait_until
 
 
 def fault(sandbox: Running, kind: str, **more: object) -> None:
@@ -151,3 +153,54 @@ def test_a_slow_answer_comes_after_the_event(sandbox: Running) -> None:
     assert "payment_intent.succeeded" in sandbox.receiver.types()
     calls = sandbox.look("/calls")["data"]
     assert calls[-1]["fault"] == "slow"
+
+
+def test_a_key_whose_first_request_still_runs_is_in_use(sandbox: Running) -> None:
+    customer, method = saved_card(sandbox)
+    fault(sandbox, "slow", seconds=0.4)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(charge, customer, method, "k1")
+        wait_until(lambda: sandbox.look("/faults") == {})
+        with pytest.raises(stripe.StripeError) as busy:
+            charge(customer, method, "k1")
+        assert (busy.value.http_status, first.done()) == (409, False)
+        assert some(busy.value.error).code == "idempotency_key_in_use"
+        assert first.result().status == "succeeded"
+    assert charge(customer, method, "k1").id == first.result().id
+    assert sandbox.charges() == 1
+
+
+def test_a_whole_script_over_http(sandbox: Running) -> None:
+    create = {"method": "POST", "path": "/v1/customers"}
+    script = {
+        "calls": [
+            {"fault": "rate_limit", "match": {**create, "nth": 2}, "times": 2},
+            {"fault": "commit_then_500", "match": create, "saved": False},
+        ],
+        "deliveries": [{"fault": "lose", "match": {"types": ["customer.*"]}, "times": None}],
+    }
+    assert sandbox.control("/faults", script) == script
+    statuses = []
+    for n in range(4):
+        try:
+            stripe.Customer.create(idempotency_key=f"k{n}")
+            statuses.append(200)
+        except stripe.StripeError as error:
+            statuses.append(int(error.http_status or 0))
+    assert statuses == [500, 429, 429, 200]
+    assert sandbox.look("/faults") == {"deliveries": script["deliveries"]}
+    sandbox.wait_idle()
+    assert sandbox.receiver.seen == []
+    limited = sandbox.http.post("/_control/faults", json={"calls": [{"fault": "explode"}]})
+    assert limited.status_code == 400
+    assert "calls.0.fault" in limited.json()["error"]["message"]
+    schema = sandbox.look("/faults/schema")
+    assert {"CallFault", "DeliveryFault"} <= schema["$defs"].keys()
+
+
+def test_a_rate_limit_says_why(sandbox: Running) -> None:
+    sandbox.control("/faults/calls", {"fault": "rate_limit"})
+    answer = sandbox.http.get("/v1/customers")
+    assert answer.status_code == 429
+    assert answer.headers["stripe-rate-limited-reason"] == "global-rate"
+    assert answer.json()["error"]["code"] == "rate_limit"

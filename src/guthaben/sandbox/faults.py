@@ -13,7 +13,7 @@ from guthaben.sandbox.script import CallFault, DeliveryFault, Script
 from guthaben.sandbox.state import State
 
 _SCRIPT: Final = "script"
-_SEEN: Final = "seen"
+_WITHOUT_END: Final = -1
 
 # Before anything is done: the call has no effect.
 REFUSALS: Final[dict[str, tuple[int, str, str, str]]] = {
@@ -91,26 +91,23 @@ def _take(
     concerns: Callable[[Any], bool],
 ) -> tuple[Any, int] | None:
     rows = _rows(state)
+    if not rows[part]:
+        return None
     found: tuple[Any, int] | None = None
     for place, (raw, seen) in enumerate(rows[part]):
         rule = kind.model_validate(raw)
         if not concerns(rule):
             continue
         rows[part][place] = (raw, seen + 1)
-        if seen + 1 >= rule.match.nth:
-            left = _MANY if rule.times is None else rule.match.nth + rule.times - seen - 2
-            if left == 0:
-                del rows[part][place]
-            found = (rule, left)
-            break
-    else:
-        if not rows[part]:
-            return None
+        if seen + 1 < rule.match.nth:
+            continue
+        left = _WITHOUT_END if rule.times is None else rule.match.nth + rule.times - seen - 2
+        if left == 0:
+            del rows[part][place]
+        found = (rule, left)
+        break
     state.set_setting(_SCRIPT, rows)
     return found
-
-
-_MANY: Final = -1
 
 
 def refuse(fault: CallFault | None) -> None:

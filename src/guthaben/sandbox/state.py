@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS saved_answer (
     request_id TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS saved_answer_age ON saved_answer (created_at_ms);
 CREATE TABLE IF NOT EXISTS delivery (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL,
