@@ -59,7 +59,7 @@ def test_a_dispute(sandbox: Running, end: str) -> None:
     with pytest.raises(stripe.InvalidRequestError) as caught:
         stripe.Refund.create(payment_intent=intent.id)
     assert caught.value.code == "charge_disputed"
-    sandbox.control(f"/disputes/{dispute['id']}/move", {"status": end})
+    sandbox.control(f"/disputes/{dispute['id']}/close", {"status": end})
     closed = stripe.Dispute.retrieve(dispute["id"])
     assert closed.status == end
     assert sum(t.amount for t in closed.balance_transactions) == (0 if end == "won" else -3000)
@@ -75,7 +75,7 @@ def test_an_inquiry_and_a_warning_move_no_money(sandbox: Running) -> None:
     sandbox.control(f"/charges/{intent.latest_charge}/fraud_warning")
     dispute = sandbox.control(f"/charges/{intent.latest_charge}/dispute", {"inquiry": True})
     assert dispute["status"] == "warning_needs_response"
-    sandbox.control(f"/disputes/{dispute['id']}/move", {"status": "warning_closed"})
+    sandbox.control(f"/disputes/{dispute['id']}/close", {"status": "warning_closed"})
     assert stripe.Dispute.list(payment_intent=intent.id).data[0].balance_transactions == []
     sandbox.wait_for("radar.early_fraud_warning.created", "charge.dispute.closed")
     assert len(stripe.BalanceTransaction.list(type="adjustment").data) == 0

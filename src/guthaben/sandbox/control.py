@@ -48,6 +48,7 @@ ACTIONS: Final[tuple[tuple[str, str, Action], ...]] = (
     ("POST", "/refunds/{id}/settle", act.settle_refund),
     ("POST", "/refunds/order", act.order_refunds),
     ("POST", "/disputes/{id}/move", act.move_dispute),
+    ("POST", "/disputes/{id}/close", act.close_dispute),
     ("POST", "/fees", act.set_fees),
     ("POST", "/clock", act.advance_clock),
     ("GET", "/clock", act.show_clock),

@@ -225,6 +225,12 @@ def move_dispute(ctx: Context, body: JsonObject, dispute_id: str) -> JsonObject:
     return disputes.move(ctx, dispute, _word(body, "status", disputes.STATES))
 
 
+def close_dispute(ctx: Context, body: JsonObject, dispute_id: str) -> JsonObject:
+    """End a dispute: {status: won|lost|warning_closed}"""
+    dispute = ctx.at_path(dispute_id, "dispute", "dispute")
+    return disputes.move(ctx, dispute, _word(body, "status", disputes.ENDS))
+
+
 def warn_of_fraud(ctx: Context, body: JsonObject, charge_id: str) -> JsonObject:
     """Send an early fraud warning: {fraud_type?}"""
     kind = str(body.get("fraud_type", "unauthorized_use_of_card"))

@@ -22,7 +22,7 @@ _NEXT: Final[dict[str, tuple[str, ...]]] = {
     "won": (),
 }
 STATES: Final = tuple(_NEXT)
-_ENDS: Final = frozenset({"won", "lost", "warning_closed"})
+ENDS: Final = ("won", "lost", "warning_closed")
 
 
 def open_dispute(
@@ -55,7 +55,7 @@ def move(ctx: Context, dispute: JsonObject, status: str) -> JsonObject:
     dispute["status"] = status
     moved = _move_money(ctx, dispute, before)
     ctx.state.put(dispute)
-    if status in _ENDS:
+    if status in ENDS:
         emit(ctx, "charge.dispute.closed", dispute, {"status": before})
     else:
         emit(ctx, "charge.dispute.updated", dispute, {"status": before})
