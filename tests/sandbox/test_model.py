@@ -301,6 +301,16 @@ def test_a_model_goes_on_where_the_last_one_ended(clock: Clock, tmp_path: Path, 
     model.close()
 
 
+def test_ids_are_new_after_a_restart(clock: Clock, tmp_path: Path, sdk: None) -> None:
+    made = set()
+    for _ in range(3):
+        model = Model(clock, 3, path=tmp_path / "model.db")
+        with model.installed():
+            made.add(stripe.Customer.create(idempotency_key=f"k{len(made)}").id)
+        model.close()
+    assert len(made) == 3
+
+
 def test_everything_else_goes_on_too(clock: Clock, tmp_path: Path, sdk: None) -> None:
     model = Model(clock, 3, path=tmp_path / "model.db")
     with model.installed():
