@@ -302,7 +302,7 @@ def test_a_model_goes_on_where_the_last_one_ended(clock: Clock, tmp_path: Path, 
 
 
 def test_ids_are_new_after_a_restart(clock: Clock, tmp_path: Path, sdk: None) -> None:
-    made = set()
+    made: set[str] = set()
     for _ in range(3):
         model = Model(clock, 3, path=tmp_path / "model.db")
         with model.installed():

@@ -59,6 +59,8 @@ PRICE = {"currency": "chf", "unit_amount": 3000, "product_data": {"name": "Credi
          "line_items[0][price_data][size]", "parameter_unknown"),
         ({"line_items": [{"price_data": {"unit_amount": 1}, "quantity": 1}]},
          "line_items[0][price_data][currency]", "parameter_missing"),
+        ({"payment_intent_data": {"transfer_data": {"amount": 1}}},
+         "payment_intent_data[transfer_data][destination]", "parameter_missing"),
         ({"line_items": [{"price_data": PRICE, "quantity": 1.5}]},
          "line_items[0][quantity]", "parameter_invalid_integer"),
         ({"line_items": "two"}, "line_items", None),
