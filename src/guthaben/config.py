@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -32,6 +33,10 @@ __all__ = [
     "api_token",
     "admin_token",
     "monthly_budgets_usd",
+    "topup_limits_rappen",
+    "checkout_open_s",
+    "checkout_methods",
+    "default_language",
     "trust_practice_header",
     "database_url",
     "time_zone",
@@ -135,6 +140,61 @@ def monthly_budgets_usd() -> dict[str, str]:
     ):
         raise ConfigError('GUTHABEN_MONTHLY_BUDGETS_USD must be like {"basic": "20.00"}.')
     return {name: str(value) for name, value in found.items()}
+
+
+def topup_limits_rappen() -> tuple[int, int]:
+    """The least and the most that a top-up by hand may cost, in Rappen; default 10 to 5,000 CHF.
+
+    GUTHABEN_TOPUP_LEAST_CHF and GUTHABEN_TOPUP_MOST_CHF. Stripe takes 0.50 CHF at least and TWINT
+    5,000 CHF at most: above that a purchase is offered without TWINT.
+    """
+    least = _rappen("GUTHABEN_TOPUP_LEAST_CHF", "10")
+    most = _rappen("GUTHABEN_TOPUP_MOST_CHF", "5000")
+    if not 50 <= least <= most <= 99_999_999:
+        raise ConfigError(
+            "GUTHABEN_TOPUP_LEAST_CHF and GUTHABEN_TOPUP_MOST_CHF must be 0.50 to 999999.99, "
+            "and the least not above the most."
+        )
+    return least, most
+
+
+def checkout_open_s() -> int:
+    """How long a payment page stays open before we close it; GUTHABEN_CHECKOUT_OPEN_MINUTES.
+
+    Default 60, from 5 to 1440: Stripe itself closes a page after 24 hours.
+    """
+    digits = _text("GUTHABEN_CHECKOUT_OPEN_MINUTES") or "60"
+    if not (digits.isascii() and digits.isdigit() and 5 <= int(digits[:6]) <= 1_440):
+        raise ConfigError("GUTHABEN_CHECKOUT_OPEN_MINUTES must be 5 to 1440.")
+    return 60 * int(digits)
+
+
+def checkout_methods() -> tuple[str, ...]:
+    """What a purchase by hand may be paid with: GUTHABEN_CHECKOUT_METHODS, default card,twint.
+
+    Take `twint` out if it is not switched on at Stripe: there a page with it is refused.
+    """
+    found = _text("GUTHABEN_CHECKOUT_METHODS") or "card,twint"
+    methods = tuple(dict.fromkeys(part.strip().lower() for part in found.split(",")))
+    if not set(methods) <= {"card", "twint"}:
+        raise ConfigError("GUTHABEN_CHECKOUT_METHODS is card, twint, or both by a comma.")
+    return methods
+
+
+def default_language() -> str:
+    """The language for a practice that asked for none: GUTHABEN_LANGUAGE, default de."""
+    found = (_text("GUTHABEN_LANGUAGE") or "de").lower()
+    if found not in ("de", "fr", "it", "en"):
+        raise ConfigError("GUTHABEN_LANGUAGE must be de, fr, it or en.")
+    return found
+
+
+def _rappen(name: str, default: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})(?:\.([0-9]{1,2}))?", _text(name) or default, re.ASCII)
+    if match is None:
+        raise ConfigError(f"{name} must be an amount in CHF such as 10 or 10.50.")
+    whole, rest = match.groups()
+    return int(whole) * 100 + int((rest or "").ljust(2, "0"))
 
 
 # ---------------------------------------------------------------- Stripe

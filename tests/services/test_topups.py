@@ -23,7 +23,7 @@ from guthaben.errors import (
     Refused,
     StoreUnavailable,
 )
-from guthaben.services.topups import CheckoutStart
+from guthaben.services.checkouts import CheckoutStart
 from tests.services.house import CHF_30, OTHER, PRACTICE, TEN_USD, House, metadata_of, page_of
 
 PAGES: dict[str, Any] = {

@@ -47,6 +47,8 @@ class PaymentFacts(Discreet):
     payment_method_id: str | None
     created_at_s: int | None
     metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
+    method_type: str | None = None
+    """What paid, such as `card` or `twint`; only where the charge came expanded."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -138,6 +140,7 @@ def payment_facts(source: object) -> PaymentFacts:
         payment_method_id=_payment_method(source),
         created_at_s=whole(source, "created"),
         metadata=texts(source, "metadata"),
+        method_type=text(read(_expanded_charge(source), "payment_method_details"), "type"),
     )
 
 

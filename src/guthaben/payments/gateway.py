@@ -66,9 +66,14 @@ class CheckoutOrder(Discreet):
     client_reference_id: str | None = None
     metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
     save_payment_method: bool = False
+    """Keep a card that pays for later; no other method is ever kept where methods are named."""
     locale: str | None = None
     idempotency_key: str | None = None
     payment_method_types: tuple[str, ...] | None = None
+    details: str | None = None
+    """A second line under the description, where the page shows one."""
+    note: str | None = None
+    """A sentence beside the button that pays."""
 
     def __post_init__(self) -> None:
         _check_money(self.amount_rappen, self.currency)

@@ -49,7 +49,7 @@ from guthaben.payments.gateway import (
 from guthaben.payments.ids import normalize_stripe_id
 from guthaben.payments.reading import flag, items, text
 from guthaben.payments.stripe_outcomes import as_payment_error, charge_answer, charge_failure
-from guthaben.payments.stripe_params import charge_params, line_item, page_params
+from guthaben.payments.stripe_params import charge_params, checkout_params, page_params
 
 T = TypeVar("T")
 
@@ -112,24 +112,8 @@ class StripeGateway:
     # ------------------------------------------------------------ hosted pages
 
     def create_checkout(self, order: CheckoutOrder) -> HostedPage:
-        """Make a page where the customer pays once.
-
-        Metadata goes on the session and on the payment, because Stripe copies it nowhere.
-        """
-        payment: dict[str, Any] = {"metadata": dict(order.metadata)}
-        if order.save_payment_method:
-            payment["setup_future_usage"] = "off_session"
-        params = page_params(order, new_customer=order.save_payment_method)
-        params |= {
-            "mode": "payment",
-            "line_items": [line_item(order)],
-            "payment_intent_data": payment,
-            # Off, or Stripe may bill in the customer's currency instead of the order's.
-            "adaptive_pricing": {"enabled": False},
-        }
-        if order.payment_method_types:
-            params["payment_method_types"] = list(order.payment_method_types)
-        return self._create_page(params)
+        """Make a page where the customer pays once."""
+        return self._create_page(checkout_params(order))
 
     def create_setup(self, order: SetupOrder) -> HostedPage:
         """Make a page where the customer saves a payment method."""

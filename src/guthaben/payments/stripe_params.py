@@ -31,14 +31,42 @@ def page_params(
     return {name: value for name, value in params.items() if value is not None}
 
 
+def checkout_params(order: CheckoutOrder) -> dict[str, Any]:
+    """A page where the customer pays once.
+
+    Metadata goes on the session and on the payment, because Stripe copies it nowhere.
+    """
+    payment: dict[str, Any] = {"metadata": dict(order.metadata)}
+    params = page_params(order, new_customer=order.save_payment_method) | {
+        "mode": "payment",
+        "line_items": [line_item(order)],
+        "payment_intent_data": payment,
+        # Off, or Stripe may bill in the customer's currency instead of the order's.
+        "adaptive_pricing": {"enabled": False},
+    }
+    if order.payment_method_types:
+        params["payment_method_types"] = list(order.payment_method_types)
+    if order.save_payment_method and order.payment_method_types:
+        # Said of the card alone: said of the payment, it would keep a TWINT too.
+        params["payment_method_options"] = {"card": {"setup_future_usage": "off_session"}}
+    elif order.save_payment_method:
+        payment["setup_future_usage"] = "off_session"
+    if order.note:
+        params["custom_text"] = {"submit": {"message": order.note}}
+    return params
+
+
 def line_item(order: CheckoutOrder) -> dict[str, Any]:
     """The purchase as its page shows it."""
+    product = {"name": order.description}
+    if order.details:
+        product["description"] = order.details
     return {
         "quantity": 1,
         "price_data": {
             "currency": order.currency,
             "unit_amount": order.amount_rappen,
-            "product_data": {"name": order.description},
+            "product_data": product,
         },
     }
 

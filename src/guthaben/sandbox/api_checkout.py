@@ -110,11 +110,20 @@ def _payment(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
         "description": data.text("description", limit=1000),
         "metadata": data.metadata(),
         "receipt_email": data.text("receipt_email"),
-        "setup_future_usage": data.choice("setup_future_usage", ("on_session", "off_session")),
+        "setup_future_usage": _future_usage(params, data),
         "statement_descriptor_suffix": data.text("statement_descriptor_suffix", limit=22),
         "transfer_group": data.text("transfer_group"),
     }
     return {"line_items": items, "payment_intent_data": asked}
+
+
+def _future_usage(params: Params, data: Params) -> str | None:
+    """Read whether the method is kept: said of the payment, or of the only method there is."""
+    choices = ("on_session", "off_session")
+    of_card = params.group("payment_method_options").group("card")
+    return data.choice("setup_future_usage", choices) or of_card.choice(
+        "setup_future_usage", choices
+    )
 
 
 def _line_item(ctx: Context, row: Params) -> JsonObject:

@@ -30,6 +30,7 @@ from guthaben.payments.facts import (
 )
 from guthaben.payments.gateway import METADATA_TOPUP_ID
 from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
+from guthaben.services.checkouts import PURPOSE_TOPUP
 from guthaben.services.purchases import (
     PaymentNotice,
     PurchaseResult,
@@ -39,8 +40,7 @@ from guthaben.services.purchases import (
     quarantine,
     registered,
 )
-from guthaben.services.topups import METADATA_SAVE_CARD, PURPOSE_TOPUP
-from guthaben.store import settings, topups
+from guthaben.store import checkouts, settings, topups
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
 
@@ -121,7 +121,7 @@ def credit(space: Workspace, facts: PaymentFacts, session_id: str) -> Verdict:
     result = _credit_or_quarantine(space, notice, facts)
     if result.quarantined:
         return "quarantined", result.reason
-    if result.credited and facts.metadata.get(METADATA_SAVE_CARD) == "1":
+    if result.credited and _card_may_be_kept(space, result, facts):
         save_card(space, result.practice_id, facts.customer_id, facts.payment_method_id)
     if facts.refunded_rappen:
         space.flush()
@@ -170,6 +170,14 @@ def _credit_or_quarantine(
         if notice.credit_nano_usd > stated * (NANO_PER_USD // RAPPEN_PER_CHF):
             return quarantine(space, notice, "credit_not_credible")
     return credit_payment(space, notice)
+
+
+def _card_may_be_kept(space: Workspace, result: PurchaseResult, facts: PaymentFacts) -> bool:
+    """Tell whether the customer agreed, by our own record, and what paid is a card."""
+    if result.event is None or facts.method_type not in {None, "card"}:
+        return False
+    practice_no = space.practice_no(result.practice_id)
+    return checkouts.card_consent(space.cursor, practice_no, result.event.event_no) is not None
 
 
 def save_card(

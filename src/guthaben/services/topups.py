@@ -10,48 +10,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from guthaben.domain.commands import CloseEvent
-from guthaben.domain.money import format_chf, format_usd, nano_usd_for_rappen
-from guthaben.domain.topup import CANCELED, PENDING, TOPUP_PURCHASE
-from guthaben.errors import (
-    GuthabenError,
-    InvalidAmount,
-    InvalidInput,
-    PaymentOutcomeUnknown,
-    Refused,
-)
-from guthaben.payments.gateway import (
-    METADATA_TOPUP_ID,
-    CheckoutOrder,
-    HostedPage,
-    PaymentGateway,
-    SetupOrder,
-)
+from guthaben.domain.money import nano_usd_for_rappen
+from guthaben.errors import InvalidInput, Refused
+from guthaben.payments.gateway import PaymentGateway, SetupOrder
 from guthaben.services.answers import TopupView, topup_view
-from guthaben.services.auto_topup import new_topup_id
+from guthaben.services.checkouts import (
+    CARD_TEXT_VERSION,
+    Checkouts,
+    CheckoutStart,
+    Progress,
+    PurchaseOptions,
+)
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of
 from guthaben.services.guthaben import Guthaben
-from guthaben.services.purchases import PaymentNotice, open_purchase
 from guthaben.store import settings, topups
 from guthaben.store.settings import ConsentRow, TopupSettingsRow
 from guthaben.store.workspace import Workspace
+from guthaben.texts import LANGUAGES
 
 LEAST_RAPPEN = 1_000
 MOST_RAPPEN = 500_000
 MOST_CAP_RAPPEN = 5_000_000
-PURPOSE_TOPUP = "ai_topup"
 PURPOSE_SETUP = "ai_topup_setup"
-METADATA_SAVE_CARD = "save_card"
 CONSENT_VERSION = "2026-11"
-LANGUAGES = ("de", "fr", "it", "en")
-
-
-@dataclass(frozen=True, slots=True)
-class CheckoutStart:
-    """Where to send the customer, and our id of what was started (empty for a set-up)."""
-
-    url: str
-    topup_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +75,7 @@ class Topups:
         self._guthaben = guthaben
         self._store = guthaben.core.store
         self._gateway = gateway
-        self._livemode = livemode
+        self._checkouts = Checkouts(self._store, gateway, livemode=livemode)
 
     # ---- by hand
 
@@ -106,54 +87,33 @@ class Topups:
         success_url: str,
         cancel_url: str,
         save_card: bool = False,
+        card_text_version: str = CARD_TEXT_VERSION,
+        actor: str = "",
         customer_email: str | None = None,
         locale: str | None = None,
     ) -> CheckoutStart:
-        """Record a purchase of 10 to 5,000 CHF, then make the page where it is paid.
+        """Record a purchase of 10 to 5,000 CHF (a setting), then make the page where it is paid.
 
-        Each call is a purchase of its own. Raises `InvalidAmount`, `PaymentError`; after
-        `PaymentOutcomeUnknown` the record stays pending and nothing was paid.
+        Each call is a purchase of its own. `save_card` records the customer's consent to the text
+        of that version. Raises `InvalidAmount`, `PaymentError`; after `PaymentOutcomeUnknown` the
+        record stays pending, nothing was paid, and the page is found or closed later.
         """
         practice_id_of(practice_id)
-        if type(amount_rappen) is not int or not LEAST_RAPPEN <= amount_rappen <= MOST_RAPPEN:
-            raise InvalidAmount("a top-up is 10.00 to 5000.00 CHF, in whole Rappen")
-        notice = PaymentNotice(
-            practice_id,
-            TOPUP_PURCHASE,
-            nano_usd_for_rappen(amount_rappen),
-            amount_rappen,
-            topup_id=new_topup_id(),
-            livemode=self._livemode,
-            customer_email=customer_email,
-        )
-        order = CheckoutOrder(
-            amount_rappen=amount_rappen,
-            description="AI credit",
+        options = PurchaseOptions(
             success_url=success_url,
             cancel_url=cancel_url,
+            save_card=save_card,
+            card_text_version=card_text_version,
+            actor=actor,
             customer_id=self._customer(practice_id),
             customer_email=customer_email,
-            client_reference_id=notice.topup_id,
-            metadata=_metadata(notice, save_card),
-            save_payment_method=save_card,
-            locale=locale,
-            idempotency_key=f"guthaben-{notice.topup_id}",
+            language=locale,
         )
-        event_no = self._store.run(lambda space: _record(space, notice))
-        page = self._page(practice_id, event_no, order)
-        return CheckoutStart(page.url, notice.topup_id)
+        return self._checkouts.start(practice_id, amount_rappen, options)
 
-    def _page(self, practice_id: str, event_no: int, order: CheckoutOrder) -> HostedPage:
-        try:
-            page = self._gateway.create_checkout(order)
-        except PaymentOutcomeUnknown:
-            raise
-        except GuthabenError as error:
-            close = CloseEvent(event_no, CANCELED, reason=error.code)
-            self._store.execute(practice_id, close)
-            raise
-        self._store.execute(practice_id, CloseEvent(event_no, PENDING, session_id=page.session_id))
-        return page
+    def progress(self, topup_id: str) -> Progress | None:
+        """Tell how far a purchase is; credits nothing."""
+        return self._checkouts.progress(topup_id)
 
     def one(self, practice_id: str, topup_id: str) -> TopupView:
         """Look at one top-up; raises `Refused` (`topup_not_found`), also for another's."""
@@ -207,21 +167,6 @@ class Topups:
         practice_id_of(practice_id)
         _check(change)
         return self._store.run(lambda space: _change(space, practice_id, change))
-
-
-def _record(space: Workspace, notice: PaymentNotice) -> int:
-    return open_purchase(space, notice).event_no
-
-
-def _metadata(notice: PaymentNotice, save_card: bool) -> dict[str, str]:
-    wish = {METADATA_SAVE_CARD: "1"} if save_card else {}
-    return wish | {
-        "aza_purpose": PURPOSE_TOPUP,
-        "practice_id": notice.practice_id,
-        "internal_credit_usd": format_usd(notice.credit_nano_usd),
-        "paid_chf": format_chf(notice.price_rappen or 0),
-        METADATA_TOPUP_ID: notice.topup_id,
-    }
 
 
 def _settings(space: Workspace, practice_id: str) -> tuple[TopupSettingsRow, bool]:

@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from guthaben.services.topups import (
     CONSENT_VERSION,
-    LANGUAGES,
     LEAST_RAPPEN,
     MOST_CAP_RAPPEN,
     MOST_RAPPEN,
     AutoTopupChange,
 )
+from guthaben.texts import LANGUAGES
 from guthaben.web import models, views
 from guthaben.web.call_shapes import NO_QUERY, NUMBERED
 from guthaben.web.deps import Services

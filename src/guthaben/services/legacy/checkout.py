@@ -25,9 +25,10 @@ from guthaben.payments.gateway import (
 )
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import new_topup_id
+from guthaben.services.checkouts import PURPOSE_TOPUP
 from guthaben.services.legacy.store import books, configured
 from guthaben.services.purchases import PaymentNotice, open_purchase
-from guthaben.services.topups import PURPOSE_SETUP, PURPOSE_TOPUP
+from guthaben.services.topups import PURPOSE_SETUP
 from guthaben.store.legacy.schema import Connection
 
 DRY_RUN = "dry_run"

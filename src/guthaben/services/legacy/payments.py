@@ -21,6 +21,7 @@ from guthaben.errors import InvalidInput
 from guthaben.payments.facts import checkout_facts, payment_facts
 from guthaben.payments.gateway import METADATA_TOPUP_ID
 from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
+from guthaben.services.checkouts import PURPOSE_TOPUP
 from guthaben.services.purchases import (
     PaymentNotice,
     PurchaseResult,
@@ -30,7 +31,6 @@ from guthaben.services.purchases import (
     quarantine,
     registered,
 )
-from guthaben.services.topups import PURPOSE_TOPUP
 from guthaben.store.legacy import rows as legacy_rows
 from guthaben.store.legacy.meta import clean_meta
 from guthaben.store.workspace import Workspace
