@@ -30,6 +30,15 @@ class PracticeRow(NamedTuple):
     last_seq: int
 
 
+class UsageRow(NamedTuple):
+    """What one model cost within a quarter of an hour, the smallest step between time zones."""
+
+    quarter_hour: int
+    model: str
+    calls: int
+    cost_nano_usd: int
+
+
 class Head(NamedTuple):
     """The end of one practice's chain: what `anchors` exports."""
 
@@ -87,6 +96,29 @@ def recent_events(
         (practice_id, before_event_no, min(limit, MAX_PAGE)),
     ).fetchall()
     return [topups.event_from_row(row) for row in rows]
+
+
+def usage_by_quarter_hour(
+    cursor: sqlite3.Cursor, practice_id: str, since_ms: int, most_calls: int
+) -> list[UsageRow]:
+    """Add up the newest calls of a practice, at most so many, that were made since an instant."""
+    rows = cursor.execute(
+        "SELECT created_at_ms / 900000, model, COUNT(*), SUM(cost_nano_usd) FROM ("
+        " SELECT created_at_ms, COALESCE(model, '') AS model, cost_nano_usd FROM credit_call"
+        " WHERE practice_no = (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        " ORDER BY call_no DESC LIMIT ?) AS newest"
+        " WHERE created_at_ms >= ? AND cost_nano_usd > 0 GROUP BY 1, 2",
+        (practice_id, most_calls, since_ms),
+    )
+    return [UsageRow(*row) for row in rows]
+
+
+def time_zone_of(cursor: sqlite3.Cursor, practice_id: str) -> str:
+    """Read the zone of a practice's days and months; a new one's is the default."""
+    row = cursor.execute(
+        "SELECT time_zone FROM credit_practice WHERE practice_id = ?", (practice_id,)
+    ).fetchone()
+    return str(row[0]) if row else practices.stranger(practice_id).time_zone
 
 
 def list_practices(cursor: sqlite3.Cursor, after_id: str, limit: int) -> list[PracticeRow]:

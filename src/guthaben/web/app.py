@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from guthaben import __version__, config
 from guthaben.payments.stripe_gateway import StripeGateway, limit_sdk_timeout, point_sdk_at
-from guthaben.web import admin, calls, credit, health, problems, stripe_webhook
+from guthaben.web import admin, calls, credit, health, portal, problems, stripe_webhook
 from guthaben.web.deps import Services
 from guthaben.web.observing import Observing
 from guthaben.web.problems import Problem
@@ -35,12 +35,12 @@ _STATUS_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
 def create_router(services: Services) -> APIRouter:
-    """Make the routes of the API, `/v1/...` and `/stripe/webhook`, for a host's own app.
+    """Make the routes, `/v1/...`, `/portal/...` and `/stripe/webhook`, for a host's own app.
 
     The host runs `async with services:` in its lifespan. Errors are problem details there too.
     """
     router = APIRouter()
-    for group in (calls, credit, admin, stripe_webhook):
+    for group in (calls, credit, admin, portal, stripe_webhook):
         # Not included but taken over: a router in a router is searched anew for each request.
         router.routes.extend(group.router(services).routes)
     return router

@@ -22,10 +22,11 @@ def jobs(guthaben: Guthaben, payments: Payments | None) -> list[Job]:
     """List the jobs; those that need a payment provider only where there is one."""
     found = [Job("expire", 30, lambda _turn: guthaben.expire())]
     if payments is not None:
-        inbox, charger = payments.inbox, payments.charger
+        inbox, charger, closer = payments.inbox, payments.charger, payments.closer
         found += [
             Job(INBOX, 2, lambda turn: _drain(inbox, turn)),
             Job("resolve_charges", 30, lambda _turn: charger.resolve_waiting()),
+            Job("close_pages", 60, lambda _turn: closer.run_once()),
         ]
     return found
 

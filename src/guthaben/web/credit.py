@@ -12,6 +12,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guthaben import config
+from guthaben.domain.money import format_chf, parse_chf
+from guthaben.services.checkouts import CARD_TEXT_VERSION
+from guthaben.services.portal import LINK_S
 from guthaben.services.topups import (
     CONSENT_VERSION,
     LEAST_RAPPEN,
@@ -21,11 +25,13 @@ from guthaben.services.topups import (
 )
 from guthaben.texts import LANGUAGES
 from guthaben.web import models, views
+from guthaben.web.access import Caller, Scope
 from guthaben.web.call_shapes import NO_QUERY, NUMBERED
 from guthaben.web.deps import Services
-from guthaben.web.problems import invalid, switched_off
-from guthaben.web.routing import add, answer, new_router, read_query
+from guthaben.web.problems import Problem, invalid, switched_off
+from guthaben.web.routing import add, answer, new_router, read_query, speak_to
 from guthaben.web.shapes import (
+    Field,
     Shape,
     chf,
     choice,
@@ -39,9 +45,44 @@ from guthaben.web.shapes import (
 )
 from guthaben.web.strict_json import read_object
 
+PORTAL_PATH: Final = "/portal/"
+RESULT_PATH: Final = "/portal/purchase/{TOPUP_ID}"
+
+
+def topup_chf(about: str) -> Field:
+    """Read the amount of a purchase, within the limits of the settings at that moment."""
+    plain = chf(about, 0, 99_999_999)
+
+    def read(name: str, value: Any) -> int:
+        least, most = config.topup_limits_rappen()
+        try:
+            amount = parse_chf(value) if type(value) is str else None
+        except ValueError:
+            amount = None
+        if amount is None or not least <= amount <= most:
+            raise topup_amount_refused(name)
+        return amount
+
+    schema = {**plain.schema, "description": f"{about} Any Rappen within the server's limits."}
+    return Field(read, schema)
+
+
+def topup_amount_refused(field: str) -> Problem:
+    """Refuse the amount of a purchase by hand, naming the limits."""
+    least, most = (format_chf(limit) for limit in config.topup_limits_rappen())
+    detail = f"{field} must be a decimal string in CHF from {least} to {most}."
+    return Problem(
+        400, "invalid_amount", detail, text_name="topup_amount", field=field, least_chf=least,
+        most_chf=most,
+    )  # fmt: skip
+
+
 _URLS: Final = {
-    "success_url": url("Where the customer comes back after success; default: this server."),
-    "cancel_url": url("Where the customer comes back after turning back; default: this server."),
+    "success_url": url(
+        "Where the customer comes back after success, {TOPUP_ID} being the purchase; "
+        "default: a page of this server that tells how far it is."
+    ),
+    "cancel_url": url("Where the customer comes back after turning back; default: likewise."),
     "language": choice("The language of the provider's page.", *LANGUAGES),
 }
 _RETURN: Final = {
@@ -51,13 +92,29 @@ _RETURN: Final = {
 TOPUP: Final = Shape(
     "Top-up",
     {
-        "amount_chf": needed(chf("What is paid.", LEAST_RAPPEN, MOST_RAPPEN)),
-        "save_card": flag("Also save the card for later; it enables nothing by itself."),
+        "amount_chf": needed(topup_chf("What is paid.")),
+        "save_card": flag(
+            "The customer agreed that a card is kept for later; it enables nothing by itself."
+        ),
+        "save_card_text_version": text("The version of the text that the customer agreed to.", 50),
         **_URLS,
     },
     {"amount_chf": "30.00", "save_card": False, **_RETURN, "language": "de"},
 )
 SETUP: Final = Shape("Set-up", _URLS, _RETURN)
+PORTAL: Final = Shape(
+    "Portal",
+    {
+        "language": choice("The language of the pages; default: the practice's.", *LANGUAGES),
+        "return_url": url("Where the pages lead back to."),
+    },
+    {"language": "fr", "return_url": "https://app.example.com/"},
+)
+LANGUAGE: Final = Shape(
+    "Language",
+    {"language": needed(choice("How the practice is spoken to.", *LANGUAGES))},
+    {"language": "it"},
+)
 AUTO_TOPUP: Final = Shape(
     "Automatic top-up",
     {
@@ -94,15 +151,22 @@ class CreditRoutes:
         self._services = services
         self._credit = services.credit
 
+    async def _caller(self, request: Request, *scopes: Scope) -> Caller:
+        """Let a request in, and be ready to refuse it in its practice's language."""
+        caller = await self._services.access.caller(request, *scopes)
+        chosen = self._services.portal.chosen_language
+        speak_to(request, lambda: chosen(caller.practice_id))
+        return caller
+
     async def balance(self, request: Request) -> Response:
         """Tell the balance now."""
-        caller = await self._services.access.caller(request, "gate", "credit")
+        caller = await self._caller(request, "gate", "credit")
         read_query(request, NO_QUERY)
         return answer(views.balance(await self._credit.balance(caller.practice_id)))
 
     async def statement(self, request: Request) -> Response:
         """List every change of credit, newest first."""
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         options = read_query(request, NUMBERED)
         page = await self._credit.statement(
             caller.practice_id, limit=options.get("limit", 50), before_seq=options.get("before")
@@ -111,7 +175,7 @@ class CreditRoutes:
 
     async def topups(self, request: Request) -> Response:
         """List purchases, automatic charges, refunds and adjustments, newest first."""
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         options = read_query(request, NUMBERED)
         limit = options.get("limit", 50)
         found = await self._credit.topups(
@@ -121,7 +185,7 @@ class CreditRoutes:
 
     async def topup(self, request: Request) -> Response:
         """Look at one top-up."""
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         read_query(request, NO_QUERY)
         topup_id = request.path_params["topup_id"]
         found = await self._services.slowly(
@@ -134,7 +198,7 @@ class CreditRoutes:
 
         The credit arrives when the provider says that it was paid.
         """
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         options = TOPUP.read(await read_object(request))
         if not self._services.purchases_allowed():
             raise switched_off()
@@ -143,7 +207,9 @@ class CreditRoutes:
             caller.practice_id,
             options["amount_chf"],
             save_card=options.get("save_card", False),
-            **self._page(options),
+            card_text_version=options.get("save_card_text_version", CARD_TEXT_VERSION),
+            actor=caller.key_id,
+            **self._page(options, RESULT_PATH),
         )
         self._services.metrics.command("topup", "ok")
         return answer({"checkout_url": start.url, "topup_id": start.topup_id}, 201)
@@ -153,26 +219,70 @@ class CreditRoutes:
 
         Nothing is paid, and nothing is switched on by it.
         """
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         options = SETUP.read(await read_object(request))
         start = await self._services.slowly(
-            self._services.payments.topups.start_setup, caller.practice_id, **self._page(options)
+            self._services.payments.topups.start_setup,
+            caller.practice_id,
+            **self._page(options, PORTAL_PATH),
         )
         return answer({"checkout_url": start.url, "topup_id": None}, 201)
 
-    def _page(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _page(self, options: dict[str, Any], own_path: str) -> dict[str, Any]:
         home = self._services.public_url
         urls = {}
-        for name in ("success_url", "cancel_url"):
-            target = options.get(name) or (f"{home}/" if home else "")
+        for name, suffix in (("success_url", ""), ("cancel_url", "?back=1")):
+            target = options.get(name) or (f"{home}{own_path}{suffix}" if home else "")
             if not is_web_address(target):
                 raise invalid(f"{name} is missing.", field=name)
             urls[name] = target
         return {**urls, "locale": options.get("language")}
 
+    async def usage(self, request: Request) -> Response:
+        """Tell what was used in the last thirty days, by day and by model."""
+        caller = await self._caller(request, "credit")
+        read_query(request, NO_QUERY)
+        portal = self._services.portal
+        return answer(views.usage(await self._services.slowly(portal.usage, caller.practice_id)))
+
+    async def open_portal(self, request: Request) -> Response:
+        """Make a link into the practice's own pages, good for ten minutes; redirect a person to it.
+
+        What the person does there is noted under this key.
+        """
+        caller = await self._caller(request, "credit")
+        options = PORTAL.read(await read_object(request))
+        home = self._services.public_url
+        if not home:
+            raise Problem(503, "config_error", "The server is not set up for this.")
+        token = await self._services.slowly(
+            self._services.portal.link,
+            caller.practice_id,
+            actor=caller.key_id,
+            language=options.get("language"),
+            return_url=options.get("return_url", ""),
+        )
+        return answer({"url": f"{home}{PORTAL_PATH}enter?t={token}", "valid_s": LINK_S}, 201)
+
+    async def language(self, request: Request) -> Response:
+        """Tell the language the practice is spoken to in."""
+        caller = await self._caller(request, "credit")
+        read_query(request, NO_QUERY)
+        portal = self._services.portal
+        found = await self._services.slowly(portal.language, caller.practice_id)
+        return answer({"language": found})
+
+    async def change_language(self, request: Request) -> Response:
+        """Choose the language of payment pages, refusals and the portal."""
+        caller = await self._caller(request, "credit")
+        chosen = LANGUAGE.read(await read_object(request))["language"]
+        portal = self._services.portal
+        await self._services.slowly(portal.set_language, caller.practice_id, chosen)
+        return answer({"language": chosen})
+
     async def auto_topup(self, request: Request) -> Response:
         """Tell the automatic top-up and its limits."""
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         read_query(request, NO_QUERY)
         topups = self._services.payments.topups
         found = await self._services.slowly(topups.settings, caller.practice_id)
@@ -184,7 +294,7 @@ class CreditRoutes:
         Switching it on, or raising amount or cap, needs `consent_text_version`: which text the
         customer agreed to. What is left out stays as it is.
         """
-        caller = await self._services.access.caller(request, "credit")
+        caller = await self._caller(request, "credit")
         options = AUTO_TOPUP.read(await read_object(request))
         topups = self._services.payments.topups
         known = await self._services.slowly(topups.settings, caller.practice_id)
@@ -221,6 +331,14 @@ def router(services: Services) -> APIRouter:
         path_parameters={"topup_id": "The id that beginning the purchase gave."},
     )  # fmt: skip
     add(api, "POST", "/v1/payment-method/setup", routes.start_setup, body=SETUP, answers=started)
+    add(api, "GET", "/v1/usage", routes.usage, answers={200: models.UsageModel})
+    add(
+        api, "POST", "/v1/portal-sessions", routes.open_portal,
+        body=PORTAL, answers={201: models.PortalModel},
+    )  # fmt: skip
+    spoken = {200: models.LanguageModel}
+    add(api, "GET", "/v1/language", routes.language, answers=spoken)
+    add(api, "PUT", "/v1/language", routes.change_language, body=LANGUAGE, answers=spoken)
     settings = {200: models.AutoTopupModel}
     add(api, "GET", "/v1/auto-topup", routes.auto_topup, answers=settings)
     add(

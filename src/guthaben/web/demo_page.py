@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from jinja2 import Environment, FileSystemLoader
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from guthaben import __version__
 from guthaben.services.api_keys import Credential
+from guthaben.services.portal import Portal
 from guthaben.services.topups import CONSENT_VERSION
+from guthaben.texts import LANGUAGES
 from guthaben.web.deps import Services
 from guthaben.web.problems import Problem
 from guthaben.web.routing import open_router
@@ -47,7 +49,8 @@ _HEADERS: Final = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-stor
 class DemoPage:
     """One practice's page on one address, such as `http://127.0.0.1:8000`."""
 
-    def __init__(self, practice_id: str, address: str) -> None:
+    def __init__(self, portal: Portal, practice_id: str, address: str) -> None:
+        self._portal = portal
         parts = urlsplit(address)
         self._practice_id = practice_id
         self._hosts = {f"{name}:{parts.port}" for name in ("127.0.0.1", "localhost")}
@@ -56,6 +59,19 @@ class DemoPage:
         self._token = secrets.token_urlsafe(32)
         loader = FileSystemLoader(_HERE / "templates")
         self._page = Environment(loader=loader, autoescape=True).get_template("demo.html")
+
+    async def portal(self, request: Request) -> Response:
+        """Lead to the portal as the practice sees it."""
+        if request.headers.get("host") not in self._hosts:
+            raise Problem(421, "wrong_host", "The demo answers on this machine's own address.")
+        asked = request.query_params.get("lang", "")
+        token = self._portal.link(
+            self._practice_id,
+            actor="demo_page",
+            language=asked if asked in LANGUAGES else None,
+            return_url=f"http://{request.headers['host']}/",
+        )
+        return RedirectResponse(f"/portal/enter?t={token}", 303, _HEADERS)
 
     def credential(self, request: Request) -> Credential | None:
         """Let the page's own requests in; None for all others."""
@@ -98,9 +114,10 @@ def _same(given: str, wanted: str) -> bool:
 
 def add_demo_page(app: FastAPI, services: Services, practice_id: str, address: str) -> None:
     """Put the demo's page into a server, and let its session in."""
-    page = DemoPage(practice_id, address)
+    page = DemoPage(services.portal, practice_id, address)
     services.access.session = page.credential
     api = open_router("demo")
     api.add_api_route("/", page.show, methods=["GET"], include_in_schema=False)
+    api.add_api_route("/demo/portal", page.portal, methods=["GET"], include_in_schema=False)
     app.include_router(api)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")

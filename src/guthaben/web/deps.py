@@ -20,8 +20,10 @@ from guthaben.payments.gateway import PaymentGateway
 from guthaben.services.api_keys import ApiKeys
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.auto_topup import Charger
+from guthaben.services.closing import PageCloser
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
+from guthaben.services.portal import Portal
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.web import background
@@ -42,6 +44,7 @@ class Payments:
     topups: Topups
     inbox: Inbox
     charger: Charger
+    closer: PageCloser
 
 
 class Services:
@@ -57,13 +60,16 @@ class Services:
         *,
         purchases_allowed: Callable[[], bool] = lambda: True,
         public_url: str | None = None,
+        livemode: bool | None = None,
     ) -> None:
+        self.is_test_mode = livemode is False
         self.guthaben = guthaben
         self.purchases_allowed = purchases_allowed
         self.core = guthaben.core
         self.credit = AsyncGuthaben(guthaben.core)
         self.keys = ApiKeys(guthaben.core.store)
         self.access = Access(self.keys)
+        self.portal = Portal(guthaben)
         self.metrics = Metrics()
         self.public_url = public_url
         self.running = False
@@ -98,8 +104,15 @@ class Services:
             Topups(guthaben, gateway, livemode=livemode),
             Inbox(guthaben, gateway, secrets=webhook_secrets, livemode_expected=livemode),
             charger,
+            PageCloser(guthaben.core.store, gateway),
         )
-        return cls(guthaben, payments, purchases_allowed=purchases_allowed, public_url=public_url)
+        return cls(
+            guthaben,
+            payments,
+            purchases_allowed=purchases_allowed,
+            public_url=public_url,
+            livemode=livemode,
+        )
 
     @property
     def payments(self) -> Payments:
@@ -107,6 +120,16 @@ class Services:
         if self._payments is None:
             raise not_configured()
         return self._payments
+
+    @property
+    def has_payments(self) -> bool:
+        """Tell whether there is a payment provider."""
+        return self._payments is not None
+
+    @property
+    def sells(self) -> bool:
+        """Tell whether credit can be bought here and now."""
+        return self._payments is not None and self.purchases_allowed()
 
     def news_in_inbox(self) -> None:
         """Let the inbox be worked at once, if this server leads; else the leader looks soon."""

@@ -139,6 +139,37 @@ class CheckoutModel(Model):
     topup_id: str | None
 
 
+class UsageLineModel(Model):
+    """What one day, or one model, used."""
+
+    name: str
+    calls: int
+    cost_usd: Usd
+
+
+class UsageModel(Model):
+    """Usage of the last days; `cut` tells that only the newest 50,000 calls were counted."""
+
+    days: list[UsageLineModel]
+    models: list[UsageLineModel]
+    calls: int
+    cost_usd: Usd
+    cut: bool
+
+
+class PortalModel(Model):
+    """A link into the practice's own pages."""
+
+    url: str
+    valid_s: int
+
+
+class LanguageModel(Model):
+    """How the practice is spoken to."""
+
+    language: Literal["de", "fr", "it", "en"]
+
+
 class AutoTopupModel(Model):
     """The automatic top-up and its limits."""
 

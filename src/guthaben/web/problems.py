@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
+from guthaben import texts
 from guthaben.domain.money import format_usd
 from guthaben.errors import (
     CallFinished,
@@ -52,9 +53,11 @@ class Problem(Exception):
         detail: str,
         *,
         headers: dict[str, str] | None = None,
+        text_name: str = "",
         **fields: Any,
     ) -> None:
         super().__init__(code)
+        self.text_name = text_name or code
         self.status = status
         self.code = code
         self.detail = detail
@@ -70,19 +73,41 @@ def invalid(detail: str, *, field: str | None = None, code: str = "invalid_input
     return problem
 
 
-def response(problem: Problem, request_id: str) -> Response:
-    """Put a problem into its one shape."""
+def response(problem: Problem, request_id: str, language: str = "en") -> Response:
+    """Put a problem into its one shape; title and detail in another language where there is one."""
+    spoken = in_words(problem, language) if language != "en" else None
+    title, detail = spoken or (_title(problem), redact(problem.detail))
     body = {
         "type": TYPE_PREFIX + problem.code,
-        "title": _title(problem),
+        "title": title,
         "status": problem.status,
-        "detail": redact(problem.detail),
+        "detail": detail,
         "code": problem.code,
         "request_id": request_id,
         **problem.fields,
     }
-    headers = {"Cache-Control": "no-store", "X-Request-Id": request_id, **problem.headers}
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Language": language if spoken else "en",
+        "Vary": "Accept-Language",
+        "X-Request-Id": request_id,
+        **problem.headers,
+    }
     return JSONResponse(body, problem.status, headers, MEDIA_TYPE)
+
+
+def in_words(problem: Problem, language: str) -> tuple[str, str] | None:
+    """Say what a problem is to the people of a practice; None for what only programs meet.
+
+    Where a text has no detail of its own, the technical one stands: it names the field to mend.
+    """
+    name = f"problem.{problem.text_name}"
+    if not texts.known(f"{name}.title"):
+        return None
+    title, detail = texts.text(f"{name}.title", language), redact(problem.detail)
+    if texts.known(f"{name}.detail"):
+        detail = texts.text(f"{name}.detail", language, **problem.fields)
+    return title, detail
 
 
 def _title(problem: Problem) -> str:

@@ -7,6 +7,8 @@ reads bodies nor makes answers: its own reading is too lenient for money.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -23,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from guthaben.errors import GuthabenError
+from guthaben.texts import best_language
 from guthaben.web import problems
 from guthaben.web.models import ProblemModel
 from guthaben.web.problems import Problem, invalid
@@ -35,6 +38,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID_KEY: Final = "guthaben.request_id"
+_LANGUAGE_KEY: Final = "guthaben.language"
 _PROBLEM_STATUS: Final = (400, 401, 403, 404, 409, 413, 415, 503)
 _PROBLEM_SCHEMA: Final = ProblemModel.model_json_schema()
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -69,17 +73,34 @@ class Endpoint(APIRoute):
             identity = request_id(request.scope)
             try:
                 answer = await endpoint(request)
-            except Problem as problem:
-                return problems.response(problem, identity)
+            except Problem as error:
+                problem = error
             except GuthabenError as error:
-                return problems.response(translated(error, identity), identity)
+                problem = translated(error, identity)
             except Exception:
                 log.exception("a request broke", extra={"request_id": identity})
-                return problems.response(problems.unexpected(), identity)
-            answer.headers["X-Request-Id"] = identity
-            return answer
+                problem = problems.unexpected()
+            else:
+                answer.headers["X-Request-Id"] = identity
+                return answer
+            return problems.response(problem, identity, await _language(request))
 
         return handle
+
+
+def speak_to(request: Request, language: Callable[[], str | None]) -> None:
+    """Say how to learn the language of the practice that asks, should its request be refused."""
+    request.scope[_LANGUAGE_KEY] = language
+
+
+async def _language(request: Request) -> str:
+    """Choose what the request asks for, else what its practice asked for, else English."""
+    asked = best_language(request.headers.get("accept-language", ""))
+    own = request.scope.get(_LANGUAGE_KEY)
+    if asked is None and own is not None:
+        with contextlib.suppress(GuthabenError):
+            asked = await asyncio.to_thread(own)
+    return asked or "en"
 
 
 def translated(error: GuthabenError, identity: str) -> Problem:

@@ -13,6 +13,7 @@ from guthaben.domain.money import format_chf, format_usd
 from guthaben.domain.practice import Balance, Mode, PracticeStatus
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
+from guthaben.services.portal import UsageLine, UsageView
 from guthaben.services.topups import AutoTopupView
 from guthaben.store.queries import PracticeRow
 from guthaben.store.verify import Verification
@@ -115,6 +116,21 @@ def topups(views: Sequence[TopupView], limit: int) -> Json:
     """Show a page of purchases, attempts, refunds and adjustments."""
     following = views[-1].event_no if len(views) == limit else None
     return {"topups": [topup(view) for view in views], "next_before": following}
+
+
+def usage(view: UsageView) -> Json:
+    """Show what was used."""
+    return {
+        "days": [_usage_line(line) for line in view.days],
+        "models": [_usage_line(line) for line in view.models],
+        "calls": view.calls,
+        "cost_usd": format_usd(view.cost_nano_usd),
+        "cut": view.cut,
+    }
+
+
+def _usage_line(line: UsageLine) -> Json:
+    return {"name": line.name, "calls": line.calls, "cost_usd": format_usd(line.cost_nano_usd)}
 
 
 def auto_topup(view: AutoTopupView) -> Json:
