@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from guthaben import config
 from guthaben.domain.money import format_chf, nano_usd_for_rappen, parse_usd
 from guthaben.domain.practice import Balance
-from guthaben.domain.topup import SUCCEEDED
+from guthaben.domain.topup import SUCCEEDED, TOPUP_PURCHASE
 from guthaben.errors import InvalidInput
 from guthaben.services.answers import TopupView
 from guthaben.services.checkouts import Progress
@@ -169,10 +169,10 @@ def _balance(found: Balance, zone: str, language: str) -> dict[str, Any]:
     whole = max(sum(parts), period.allowance_nano_usd, 1)
     return {
         "available": show.usd(found.available_nano_usd),
-        "allowance": show.usd(found.allowance_nano_usd),
-        "credit": show.usd(found.credit_nano_usd),
-        "held": show.usd(found.held_nano_usd),
-        "debt": show.usd(found.debt_nano_usd) if found.debt_nano_usd else "",
+        "allowance": show.usd_exact(found.allowance_nano_usd),
+        "credit": show.usd_exact(found.credit_nano_usd),
+        "held": show.usd_exact(found.held_nano_usd),
+        "debt": show.usd_exact(found.debt_nano_usd) if found.debt_nano_usd else "",
         "bars": _bars(parts, whole),
         "included": show.usd(period.allowance_nano_usd) if period.license else "",
         "end": show.day(period.end_s - 1, zone, language),
@@ -275,6 +275,7 @@ def _event(view: TopupView, zone: str, language: str) -> dict[str, Any]:
         "credit": show.usd_exact(view.amount_nano_usd) if came else "–",
         "status": text(status, language) if known(status) else view.status,
         "mood": _MOODS.get(view.status, "wait"),
+        "topup_id": view.topup_id if view.event_type == TOPUP_PURCHASE and not came else "",
     }  # fmt: skip
 
 
