@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 
 from guthaben.errors import GuthabenError
-from guthaben.payments.gateway import CheckoutOrder, HostedPage, SetupOrder
+from guthaben.payments.facts import checkout_facts
+from guthaben.payments.gateway import CheckoutFacts, CheckoutOrder, HostedPage, SetupOrder
 from guthaben.services.topups import AutoTopupChange
 from guthaben.web.app import create_app
 from guthaben.web.deps import Services
@@ -30,6 +31,16 @@ class PretendedGateway:
 
     def create_setup(self, order: SetupOrder) -> HostedPage:
         return self._page(order)
+
+    def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
+        return self._facts(session_id, "open")
+
+    def expire_checkout(self, session_id: str) -> CheckoutFacts:
+        return self._facts(session_id, "expired")
+
+    def _facts(self, session_id: str, status: str) -> CheckoutFacts:
+        facts = {"id": session_id, "mode": "payment", "status": status, "payment_status": "unpaid"}
+        return checkout_facts(facts)
 
     def _page(self, order: Any) -> HostedPage:
         if self.breaks_with is not None:

@@ -59,11 +59,25 @@ async def test_a_purchase_begins_with_a_record_and_leads_to_the_page(web: Web) -
 
 async def test_without_addresses_the_customer_comes_back_to_the_server(web: Web) -> None:
     client = web.client()
-    assert (await client.post("/v1/topups", json={"amount_chf": "10"})).status_code == 201
+    started = (await client.post("/v1/topups", json={"amount_chf": "10"})).json()
     assert (await client.post("/v1/payment-method/setup")).status_code == 201
+    home = "https://credit.example.com/portal/"
     assert [order.success_url for order in web.gateway.orders] == [
-        "https://credit.example.com/"
-    ] * 2
+        f"{home}purchase/{started['topup_id']}",
+        home,
+    ]
+    assert web.gateway.orders[0].cancel_url == f"{home}purchase/{started['topup_id']}?back=1"
+
+
+async def test_the_limits_of_a_purchase_are_settings(web: Web, monkeypatch) -> None:
+    monkeypatch.setenv("GUTHABEN_TOPUP_LEAST_CHF", "25.50")
+    monkeypatch.setenv("GUTHABEN_TOPUP_MOST_CHF", "100")
+    client = web.client()
+    for amount, status in [("25.49", 400), ("25.5", 201), ("33.33", 201), ("100.01", 400)]:
+        answer = await client.post("/v1/topups", json={"amount_chf": amount})
+        assert answer.status_code == status, amount
+    assert answer.json()["least_chf"] == "25.50"
+    assert [order.amount_rappen for order in web.gateway.orders] == [2_550, 3_333]
 
 
 @pytest.mark.parametrize("amount", ["9.99", "5000.01", "0", "-30", "30.001"])

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from guthaben.cli import credit, keys, practices, prices, serving, work
+from guthaben.cli import credit, keys, portal, practices, prices, serving, work
 from guthaben.cli.output import INTERRUPTED
 
 _EPILOG: Final = (
@@ -47,6 +47,7 @@ practices.register(app)
 credit.register(app)
 keys.register(app)
 prices.register(app)
+portal.register(app)
 work.register(app)
 
 

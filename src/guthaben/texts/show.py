@@ -63,11 +63,6 @@ def day(at_s: int, zone: str, language: str) -> str:
     return f"{number} {month} {moment.year}"
 
 
-def short_day(at_s: int, zone: str) -> str:
-    """Write the day of an instant as `01.03.2026`."""
-    return datetime.fromtimestamp(at_s, ZoneInfo(zone)).strftime("%d.%m.%Y")
-
-
 def minute(at_s: int, zone: str) -> str:
     """Write an instant as `01.03.2026 14:05`."""
     return datetime.fromtimestamp(at_s, ZoneInfo(zone)).strftime("%d.%m.%Y %H:%M")

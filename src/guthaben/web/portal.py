@@ -16,6 +16,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from guthaben import config
 from guthaben.errors import GuthabenError, PaymentError
 from guthaben.services.portal import PortalSession
 from guthaben.services.topups import CONSENT_VERSION, AutoTopupChange
@@ -163,7 +164,8 @@ class PortalRoutes:
         async def begin() -> str:
             if not self._services.sells:
                 raise switched_off()
-            if amount_rappen is None:
+            least, most = config.topup_limits_rappen()
+            if amount_rappen is None or not least <= amount_rappen <= most:
                 raise topup_amount_refused("amount")
             home = self._home(request)
             start = await self._services.slowly(
