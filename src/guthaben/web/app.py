@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from guthaben import __version__, config
 from guthaben.payments.stripe_gateway import StripeGateway, limit_sdk_timeout, point_sdk_at
+from guthaben.store.writer import wall_clock_ms
 from guthaben.web import admin, calls, credit, health, portal, problems, stripe_webhook
 from guthaben.web.deps import Services
 from guthaben.web.observing import Observing
@@ -72,14 +73,19 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
-def open_services(database_url: str | None = None, public_url: str | None = None) -> Services:
+def open_services(
+    database_url: str | None = None,
+    public_url: str | None = None,
+    *,
+    clock_ms: Callable[[], int] = wall_clock_ms,
+) -> Services:
     """Open the services as the environment says; raises `ConfigError` for what makes no sense."""
     config.check_live_ready()
     url = database_url or config.database_url() or DEFAULT_DATABASE
     public = public_url or config.public_url()
     key = config.stripe_secret_key()
     if key is None:
-        return Services.open(url, public_url=public)
+        return Services.open(url, public_url=public, clock_ms=clock_ms)
     base = config.stripe_api_base()
     point_sdk_at(base)
     limit_sdk_timeout(_STRIPE_TIMEOUT_S)
@@ -90,6 +96,7 @@ def open_services(database_url: str | None = None, public_url: str | None = None
         charges_allowed=lambda: config.auto_topup_enabled() and money_may_move(),
         purchases_allowed=money_may_move,
         public_url=public,
+        clock_ms=clock_ms,
     )
 
 

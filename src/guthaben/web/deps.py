@@ -26,6 +26,7 @@ from guthaben.services.jobs import Runner
 from guthaben.services.portal import Portal
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
+from guthaben.store.writer import wall_clock_ms
 from guthaben.web import background
 from guthaben.web.access import Access
 from guthaben.web.metrics import Metrics
@@ -89,6 +90,7 @@ class Services:
         charges_allowed: Callable[[], bool] = config.auto_topup_enabled,
         purchases_allowed: Callable[[], bool] = lambda: True,
         public_url: str | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> Self:
         """Open or migrate the database; blocks meanwhile. Raises as `Guthaben.open` does.
 
@@ -96,9 +98,15 @@ class Services:
         before each automatic charge, `purchases_allowed` before each purchase by hand.
         """
         if gateway is None:
-            return cls(Guthaben.open(database_url), None, public_url=public_url)
+            guthaben = Guthaben.open(database_url, clock_ms=clock_ms)
+            return cls(guthaben, None, public_url=public_url)
         charger = Charger(gateway, allowed=charges_allowed)
-        guthaben = Guthaben.open(database_url, on_claim=charger.claimed, may_claim=charger.allowed)
+        guthaben = Guthaben.open(
+            database_url,
+            clock_ms=clock_ms,
+            on_claim=charger.claimed,
+            may_claim=charger.allowed,
+        )
         charger.attach(guthaben.core.store)
         payments = Payments(
             Topups(guthaben, gateway, livemode=livemode),
