@@ -115,11 +115,11 @@ class PortalRoutes:
         return HTMLResponse(page_, status, _HEADERS)
 
     def _language(self, request: Request, session: PortalSession | None = None) -> str:
-        if session is not None:
-            return session.language
         asked = request.query_params.get("lang")
         if asked in LANGUAGES:
             return str(asked)
+        if session is not None:
+            return session.language
         header = best_language(request.headers.get("accept-language", ""))
         return header or portal_pages.default_language()
 
