@@ -172,7 +172,7 @@ def checkout_open_s() -> int:
 def checkout_methods() -> tuple[str, ...]:
     """What a purchase by hand may be paid with: GUTHABEN_CHECKOUT_METHODS, default card,twint.
 
-    Take `twint` out if it is not switched on at Stripe: there a page with it is refused.
+    A page offers those of them that are switched on at Stripe.
     """
     found = _text("GUTHABEN_CHECKOUT_METHODS") or "card,twint"
     methods = tuple(dict.fromkeys(part.strip().lower() for part in found.split(",")))

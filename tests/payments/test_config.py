@@ -210,3 +210,44 @@ def test_a_live_start_wants_everything_ready(
     else:
         with pytest.raises(ConfigError, match=problem):
             config.check_live_ready()
+
+
+# ---------------------------------------------------------------- purchases by hand
+
+
+def test_purchases_have_sane_defaults() -> None:
+    assert config.topup_limits_rappen() == (1_000, 500_000)
+    assert config.checkout_open_s() == 3_600
+    assert config.checkout_methods() == ("card", "twint")
+    assert config.default_language() == "de"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GUTHABEN_TOPUP_LEAST_CHF", "0.49"),
+        ("GUTHABEN_TOPUP_LEAST_CHF", "6000"),
+        ("GUTHABEN_TOPUP_LEAST_CHF", "ten"),
+        ("GUTHABEN_TOPUP_MOST_CHF", "9.99"),
+        ("GUTHABEN_TOPUP_MOST_CHF", "1e3"),
+        ("GUTHABEN_TOPUP_MOST_CHF", "-5"),
+        ("GUTHABEN_TOPUP_MOST_CHF", "1000000"),
+        ("GUTHABEN_CHECKOUT_OPEN_MINUTES", "4"),
+        ("GUTHABEN_CHECKOUT_OPEN_MINUTES", "1441"),
+        ("GUTHABEN_CHECKOUT_OPEN_MINUTES", "１２"),
+        ("GUTHABEN_CHECKOUT_METHODS", "paypal"),
+        ("GUTHABEN_CHECKOUT_METHODS", "card,"),
+        ("GUTHABEN_LANGUAGE", "rm"),
+    ],
+)
+def test_a_setting_of_purchases_that_makes_no_sense_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    read = {
+        "GUTHABEN_CHECKOUT_OPEN_MINUTES": config.checkout_open_s,
+        "GUTHABEN_CHECKOUT_METHODS": config.checkout_methods,
+        "GUTHABEN_LANGUAGE": config.default_language,
+    }.get(name, config.topup_limits_rappen)
+    with pytest.raises(ConfigError, match="GUTHABEN_"):
+        read()

@@ -93,7 +93,7 @@ def test_it_is_a_payment_gateway(alone: StripeGateway) -> None:
                 "client_reference_id": "prac_7",
                 "locale": "de",
                 "idempotency_key": "page:42",
-                "payment_method_types": ["card", "twint"],
+                "allowed_payment_method_types": ["card", "twint"],
             },
         ),
     ],

@@ -45,7 +45,8 @@ def checkout_params(order: CheckoutOrder) -> dict[str, Any]:
         "adaptive_pricing": {"enabled": False},
     }
     if order.payment_method_types:
-        params["payment_method_types"] = list(order.payment_method_types)
+        # A filter on what the account has (API 2026-09-30), so a method it lacks is left out.
+        params["allowed_payment_method_types"] = list(order.payment_method_types)
     if order.save_payment_method and order.payment_method_types:
         # Said of the card alone: said of the payment, it would keep a TWINT too.
         params["payment_method_options"] = {"card": {"setup_future_usage": "off_session"}}
