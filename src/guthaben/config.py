@@ -44,12 +44,16 @@ __all__ = [
     "port",
     "public_url",
     "log_level",
+    "MailSettings",
+    "mail",
+    "webhooks_allow_private",
     "impose",
     "check_live_ready",
 ]
 
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"0", "false", "no", "off"})
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOG_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
 
@@ -312,6 +316,54 @@ def log_level() -> str:
             f"GUTHABEN_LOG_LEVEL must be one of {', '.join(sorted(_LOG_LEVELS))}, not {level!r}."
         )
     return level
+
+
+# ---------------------------------------------------------------- telling people
+
+
+@dataclass(frozen=True, slots=True)
+class MailSettings:
+    """Where e-mail is handed over, and whose name it bears; `security`: starttls, tls or none."""
+
+    host: str
+    port: int
+    security: str
+    user: str | None
+    password: str | None = field(repr=False)
+    sender: str
+    sender_name: str
+
+
+def mail() -> MailSettings | None:
+    """The mail server; None without GUTHABEN_SMTP_HOST, then e-mail is kept and not sent."""
+    host = _text("GUTHABEN_SMTP_HOST")
+    if not host:
+        return None
+    security = _text("GUTHABEN_SMTP_SECURITY", "starttls").lower()
+    if security not in {"starttls", "tls", "none"}:
+        raise ConfigError("GUTHABEN_SMTP_SECURITY must be starttls, tls or none.")
+    if security == "none" and host not in _THIS_MACHINE:
+        raise ConfigError("GUTHABEN_SMTP_SECURITY none is for a mail server on this machine only.")
+    digits = _text("GUTHABEN_SMTP_PORT") or ("465" if security == "tls" else "587")
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65_535):
+        raise ConfigError(f"GUTHABEN_SMTP_PORT must be 1 to 65535, not {digits[:20]!r}.")
+    sender = _text("GUTHABEN_MAIL_FROM")
+    if not sender.isascii() or sender.count("@") != 1 or sender.startswith("@"):
+        raise ConfigError("GUTHABEN_MAIL_FROM must be the address that e-mail comes from.")
+    return MailSettings(
+        host,
+        int(digits),
+        security,
+        _text("GUTHABEN_SMTP_USER") or None,
+        _text("GUTHABEN_SMTP_PASSWORD") or None,
+        sender,
+        _text("GUTHABEN_MAIL_FROM_NAME", "Guthaben"),
+    )
+
+
+def webhooks_allow_private() -> bool:
+    """Whether webhooks may go to http and to private addresses: for tests at home; default off."""
+    return _switched_on("GUTHABEN_WEBHOOKS_ALLOW_PRIVATE")
 
 
 def check_live_ready() -> None:

@@ -19,7 +19,7 @@ LOW = Notice.LOW_BALANCE_5
 
 def told(house: House, practice_id: str = PRACTICE) -> list[outbox.NoticeRow]:
     number = house.store.run(lambda space: space.practice_no(practice_id) if practice_id else 0)
-    return house.store.read(lambda cur: outbox.told(cur, number, 100))
+    return [row for row, _id in house.store.read(lambda cur: outbox.told(cur, number, 100))]
 
 
 def tell_it(house: House, practice_id: str = PRACTICE, key: str = "p1", **more: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from guthaben.cli import credit, keys, portal, practices, prices, serving, work
+from guthaben.cli import credit, keys, portal, practices, prices, serving, telling, work
 from guthaben.cli.output import INTERRUPTED
 
 _EPILOG: Final = (
@@ -49,6 +49,7 @@ keys.register(app)
 prices.register(app)
 portal.register(app)
 work.register(app)
+telling.register(app)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from guthaben.payments.facts import (
     refund_facts,
 )
 from guthaben.payments.gateway import METADATA_TOPUP_ID
+from guthaben.services import telling
 from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
 from guthaben.services.checkouts import PURPOSE_TOPUP
 from guthaben.services.purchases import (
@@ -212,6 +213,10 @@ def disputed(space: Workspace, facts: PaymentFacts, told: DisputeFacts, kind: st
     settings.raise_alarm(space.cursor, "payment_disputed", subject, space.now_s, owner.practice_no)
     # Whoever disputes a charge must not be charged again by itself.
     settings.pause_auto_topup(space.cursor, owner.practice_no, "payment_disputed", space.now_s)
+    practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
+    telling.disputed(
+        space, practice_id, told.dispute_id, told.status or "", told.amount_rappen or 0
+    )
     if kind.endswith(".created"):
         return "done", "alarmed"  # opened: nothing is taken yet
     taken = kind.endswith(".funds_withdrawn") or told.status == "lost"
@@ -252,6 +257,8 @@ def _net(
         net = min(net, event.net_minor)
     practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
     outcome = space.apply(practice_id, NetPayment(owner.event_no, net, kind))
+    if outcome.applied and kind == REFUND and event is not None and outcome.event is not None:
+        telling.refunded(space, practice_id, event, outcome.event)
     return "done", "netted" if outcome.applied else (outcome.reason or "nothing_to_net")
 
 

@@ -44,6 +44,7 @@ from guthaben.payments.gateway import (
     Processing,
     Unknown,
 )
+from guthaben.services import telling
 from guthaben.services.purchases import PaymentNotice, credit_payment
 from guthaben.store import settings, topups
 from guthaben.store.adopted import Run
@@ -194,6 +195,7 @@ def _failed(
         settings.raise_alarm(
             space.cursor, "auto_topup_paused", practice_id, space.now_s, practice_no
         )
+        telling.paused(space, practice_id, event, reason[:100])
     else:
         settings.defer_auto_topup(space.cursor, practice_no, space.now_s + _BACK_OFF_S)
     return ChargeReport(False, pause, False, reason, outcome.event or event)
@@ -206,6 +208,7 @@ def _not_sent(
     pause = result.why == "method_unusable"
     if result.why in {"auth", "misconfigured", "invalid_request"}:
         settings.raise_alarm(space.cursor, "charges_not_sent", result.why, space.now_s)
+        telling.charges_not_sent(space, result.why)
     return _failed(space, practice_id, event, None, f"not_sent_{result.why}", pause=pause)
 
 
@@ -379,3 +382,4 @@ def _page(
 def _complain(space: Workspace, located: topups.Located, code: str) -> None:
     subject = f"{located.practice_id}:{located.event.event_no}"
     settings.raise_alarm(space.cursor, code, subject, space.now_s, located.practice_no)
+    telling.unresolved(space, located.practice_id, located.event)

@@ -163,6 +163,8 @@ class Runner:
             rows.save_job(space.cursor, row)
             if row.failures_in_a_row >= ALARM_AFTER:
                 _alarm(space, row)
+            elif row.outcome == "ok":
+                settings.clear_alarm(space.cursor, "job_failing", row.name, space.now_s)
         return lease, {}
 
     def _take_over(self, lease: Lease, known: dict[str, JobRow]) -> None:

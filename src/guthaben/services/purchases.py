@@ -22,6 +22,7 @@ from guthaben.domain.topup import (
     CreditEvent,
     may_move,
 )
+from guthaben.services import telling
 from guthaben.store import settings, topups
 from guthaben.store.topups import Located
 from guthaben.store.workspace import EventNote, Workspace
@@ -84,6 +85,8 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     )
     if not outcome.ok:
         return quarantine(space, notice, outcome.reason, record)
+    if outcome.applied and outcome.event is not None:
+        telling.topped_up(space, practice_id, outcome.event)
     return PurchaseResult(
         outcome.applied, not outcome.applied, False, "", practice_id, outcome.event,
         outcome.grant_no,
@@ -169,6 +172,7 @@ def _alarm(space: Workspace, practice_id: str, event: CreditEvent | None, reason
     practice_no = space.practice_no(practice_id)
     subject = f"{reason}:{event.event_no if event else 0}"
     settings.raise_alarm(space.cursor, "payment_quarantined", subject, space.now_s, practice_no)
+    telling.quarantined(space, practice_id, event, reason)
     if event is not None and event.event_type in AUTOMATIC:
         # Else the next low balance would charge the card again, and again.
         settings.pause_auto_topup(space.cursor, practice_no, "payment_quarantined", space.now_s)

@@ -27,6 +27,7 @@ from guthaben.payments.facts import (
 )
 from guthaben.payments.gateway import PaymentGateway
 from guthaben.payments.webhook import verify
+from guthaben.services import telling
 from guthaben.services.applying import (
     DONE,
     Verdict,
@@ -219,3 +220,4 @@ def _incomplete(space: Workspace, practice_id: str) -> None:
 def _bury(space: Workspace, letter: Letter, why: str) -> None:
     inbox.finish(space.cursor, letter, "dead", why, space.now_s)
     settings.raise_alarm(space.cursor, "webhook_dead", letter.event_id, space.now_s)
+    telling.dead_letter(space, letter.event_id, letter.event_type, why)

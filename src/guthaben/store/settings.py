@@ -146,3 +146,13 @@ def raise_alarm(
         " WHERE code = ? AND subject = ? AND practice_no = ? AND cleared_at_s = 0)",
         (practice_no, code, subject, now_s, code, subject, practice_no),
     )
+
+
+def clear_alarm(cursor: sqlite3.Cursor, code: str, subject: str, now_s: int) -> bool:
+    """Clear an alarm whose cause is gone; tell whether it was open."""
+    cursor.execute(
+        "UPDATE credit_alarm SET cleared_at_s = ? WHERE code = ? AND subject = ?"
+        " AND cleared_at_s = 0",
+        (now_s, code, subject),
+    )
+    return cursor.rowcount > 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from guthaben.services.delivery import Dispatcher
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Job, Turn
+from guthaben.services.low_balance import LowBalanceWatch
 from guthaben.services.webhooks import Inbox
 
 if TYPE_CHECKING:
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
 INBOX: Final = "inbox"
 
 
-def jobs(guthaben: Guthaben, payments: Payments | None) -> list[Job]:
+def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) -> list[Job]:
     """List the jobs; those that need a payment provider only where there is one."""
-    found = [Job("expire", 30, lambda _turn: guthaben.expire())]
+    watch = LowBalanceWatch(guthaben.core.store)
+    found = [
+        Job("expire", 30, lambda _turn: guthaben.expire()),
+        Job("low_balance", 30, watch.look),
+        Job("outbox", 2, dispatcher.work),
+    ]
     if payments is not None:
         inbox, charger, closer = payments.inbox, payments.charger, payments.closer
         found += [

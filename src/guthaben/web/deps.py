@@ -21,9 +21,11 @@ from guthaben.services.api_keys import ApiKeys
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.auto_topup import Charger
 from guthaben.services.closing import PageCloser
+from guthaben.services.delivery import Dispatcher
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
 from guthaben.services.portal import Portal
+from guthaben.services.targets import Targets
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store.writer import wall_clock_ms
@@ -76,8 +78,11 @@ class Services:
         self.running = False
         self._payments = payments
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "guthaben-slow")
-        jobs = background.jobs(guthaben, payments)
-        self.runner = Runner(guthaben.core.store, jobs, on_turn=self.metrics.job_ended)
+        store = guthaben.core.store
+        self.targets = Targets(store)
+        self.dispatcher = Dispatcher(store, public_url=public_url)
+        jobs = background.jobs(guthaben, payments, self.dispatcher)
+        self.runner = Runner(store, jobs, on_turn=self.metrics.job_ended)
 
     @classmethod
     def open(

@@ -24,6 +24,8 @@ CREATE TABLE credit_delivery (
     notice_id TEXT NOT NULL,
     channel TEXT NOT NULL CHECK (channel IN ('email', 'webhook')),
     target_id TEXT NOT NULL,
+    -- Whose address or endpoint it is: the practice's, or 0 for the operator's.
+    owner_no INTEGER NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('waiting', 'delivered', 'dropped', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
     next_try_at_s INTEGER NOT NULL,
@@ -38,6 +40,7 @@ CREATE TABLE credit_delivery (
 
 CREATE INDEX credit_delivery_todo ON credit_delivery (next_try_at_s) WHERE status = 'waiting';
 CREATE INDEX credit_delivery_dead ON credit_delivery (created_at_s) WHERE status = 'dead';
+CREATE INDEX credit_delivery_target ON credit_delivery (target_id) WHERE status = 'waiting';
 
 -- E-mail addresses: may be erased, with everything that names them.
 CREATE TABLE credit_contact (
@@ -85,13 +88,12 @@ CREATE TABLE credit_endpoint_secret (
     PRIMARY KEY (practice_no, endpoint_id, secret_no)
 ) WITHOUT ROWID;
 
--- How low a practice's credit was told to be, so that each threshold is told once per crossing.
+-- How low a practice's credit was told to be, in per cent, so that each crossing is told once.
 CREATE TABLE credit_low_watch (
     practice_no INTEGER PRIMARY KEY,
-    last_seq INTEGER NOT NULL,
     level INTEGER NOT NULL,
     basis TEXT NOT NULL,
-    round_no INTEGER NOT NULL DEFAULT 0
+    crossings INTEGER NOT NULL
 );
 
 -- Who does the background work of this database, until when, and as the how-manieth.

@@ -1,0 +1,1 @@
+"""The ways on which notices leave: e-mail and signed webhooks. They know no database."""
