@@ -103,7 +103,8 @@ def test_a_name_nobody_knows_is_tried_again(monkeypatch: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "retry_after", "wanted"),
     [(200, "", "Sent"), (299, "", "Sent"), (301, "", "Again"), (400, "", "Again"),
-     (410, "", "Never"), (429, "120", 120), (503, "99999999", 86_400), (503, "Wed, 21 Oct 2026 07:28:00 GMT", 0),
+     (410, "", "Never"), (429, "120", 120), (503, "99999999", 86_400),
+     (503, "Wed, 21 Oct 2026 07:28:00 GMT", 0),
      (503, "-5", 0), (503, "9" * 30, 0), (500, "²", 0)],
 )  # fmt: skip
 def test_answers_are_judged_by_their_status(status: int, retry_after: str, wanted: Any) -> None:

@@ -253,9 +253,10 @@ def test_work_once_does_what_is_due_and_resigns(server: Place) -> None:
 
 
 def test_the_threads_do_the_jobs_and_end_at_once(tmp_path: Path) -> None:
-    turned, slow = threading.Semaphore(0), threading.Event()
+    turned, slow, began = threading.Semaphore(0), threading.Event(), threading.Event()
 
     def hang(turn: Turn) -> None:
+        began.set()
         while turn.may_go_on():
             slow.wait(0.01)
 
@@ -264,6 +265,7 @@ def test_the_threads_do_the_jobs_and_end_at_once(tmp_path: Path) -> None:
     runner = Runner(store, some)
     runner.start()
     assert turned.acquire(timeout=5), "the first turn is at once"
+    assert began.wait(5)
     runner.wake("quick")
     assert turned.acquire(timeout=5), "woken, it does not wait for its hour"
     runner.wake("nobody")

@@ -92,9 +92,26 @@ async def test_the_metrics_count_what_happened(web: Web) -> None:
     assert of("guthaben_inbox_waiting") == 0
     labels = {"method": "POST", "route": "/v1/reservations", "status": "201"}
     assert of("guthaben_http_request_seconds_count", **labels) == 1
-    assert ("guthaben_job_last_run_timestamp_seconds", frozenset({("job", "inbox")})) in found
+    assert of("guthaben_outbox_waiting") == of("guthaben_outbox_dead") == 0
     assert call["id"] not in str(found)
     assert "prac_1" not in str(found)
+
+
+async def test_the_metrics_show_how_jobs_are_doing(web: Web, monkeypatch) -> None:
+    monkeypatch.setattr("guthaben.web.health._FIGURES_S", -1)
+    for _ in range(200):
+        found = await metrics(web)
+        if ("guthaben_job_overdue_seconds", frozenset({("job", "inbox")})) in found:
+            break
+        await asyncio.sleep(0.02)
+
+    def of(name: str, job: str) -> float:
+        return found[f"guthaben_job_{name}", frozenset({("job", job)})]
+
+    for job in ("expire", "inbox", "low_balance", "outbox", "resolve_charges"):
+        assert (of("overdue_seconds", job), of("failures_in_a_row", job)) == (0, 0)
+        assert of("lag_seconds", job) < 60
+        assert of("last_run_timestamp_seconds", job) >= 0
 
 
 async def test_unknown_paths_make_no_new_series(web: Web) -> None:

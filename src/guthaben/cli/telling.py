@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         )),
         "endpoints": ("Where signed webhooks go.", (
             ("add", add_endpoint), ("list", list_endpoints), ("remove", remove_endpoint),
-            ("test", test_endpoint), ("enable", enable_endpoint), ("roll", roll_secret),
+            ("test", try_endpoint), ("enable", enable_endpoint), ("roll", roll_secret),
         )),
         "outbox": ("What was told, and whether it arrived.", (
             ("list", list_outbox), ("show", show), ("replay", replay),
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
     for name, (about, commands) in groups.items():
         group = typer.Typer(help=about, no_args_is_help=True)
         for verb, work in commands:
-            group.command(verb)(command(work))  # type: ignore[arg-type]
+            group.command(verb)(command(work))
         app.add_typer(group, name=name)
 
 
@@ -184,7 +184,7 @@ def roll_secret(
         say_pairs(shown)
 
 
-def test_endpoint(
+def try_endpoint(
     endpoint: EndpointId, practice: Practice = "", db: Db = None, as_json: AsJson = False
 ) -> int | None:
     """Send a webhook of the type `test` now; exit code 1 if it was not taken."""

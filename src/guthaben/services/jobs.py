@@ -117,7 +117,8 @@ class Runner:
         self._lease: Lease | None = None
         self._believed_until_s = 0.0
         self._is_worried = False
-        self._ends = threading.Event()
+        self._news = threading.Event()
+        self._ends = False
         self._keeper: threading.Thread | None = None
 
     # ---- leading
@@ -163,7 +164,7 @@ class Runner:
             rows.save_job(space.cursor, row)
             if row.failures_in_a_row >= ALARM_AFTER:
                 _alarm(space, row)
-            elif row.outcome == "ok":
+            elif row.outcome == "ok" and row.failures:
                 settings.clear_alarm(space.cursor, "job_failing", row.name, space.now_s)
         return lease, {}
 
@@ -197,6 +198,8 @@ class Runner:
             if self._lease is None or self._lease.fence != lease.fence:
                 return None  # what is known of the job is the new leader's to say
             desk.row = _ended(desk.row, self.store.clock_ms(), error)
+            if desk.row.outcome != before.outcome:
+                self._news.set()  # whoever watches hears of it at once
             self._on_turn(desk.row)
             return desk.row
 
@@ -218,7 +221,7 @@ class Runner:
         """Do what is due, or everything, on this thread, and resign; None if another leads."""
         if not self.beat():
             return None
-        self._ends.clear()
+        self._ends = False
         keeper = threading.Thread(target=self._keep, name="guthaben-leader", daemon=True)
         keeper.start()
         try:
@@ -229,7 +232,7 @@ class Runner:
                 done += [row] if row is not None else []
             return done
         finally:
-            self._ends.set()
+            self._end_keeping()
             keeper.join()
 
     def wake(self, name: str) -> None:
@@ -244,7 +247,7 @@ class Runner:
     def start(self) -> None:
         """Begin: try to lead, and do the jobs while we do."""
         self.stopping = False
-        self._ends.clear()
+        self._ends = False
         self._keeper = threading.Thread(target=self._keep, name="guthaben-leader", daemon=True)
         self._keeper.start()
         for desk in self._desks.values():
@@ -264,7 +267,7 @@ class Runner:
         for desk in self._desks.values():
             if desk.thread is not None:
                 desk.thread.join(max(0, end_s - time.monotonic()))
-        self._ends.set()
+        self._end_keeping()
         if self._keeper is not None:
             self._keeper.join(max(0.2, end_s - time.monotonic()))
             self._keeper = None
@@ -282,8 +285,16 @@ class Runner:
         ahead_ms = desk.row.next_due_ms - self.store.clock_ms()
         return min(max(0, ahead_ms / 1000), _LONGEST_WAIT_S, desk.job.every_s)
 
+    def _has_ended(self) -> bool:
+        return self._ends
+
+    def _end_keeping(self) -> None:
+        self._ends = True
+        self._news.set()
+
     def _keep(self) -> None:
-        while True:
+        while not self._has_ended():
+            self._news.clear()
             try:
                 self.beat()
                 self._is_worried = False
@@ -293,8 +304,8 @@ class Runner:
                 self._is_worried = True
             except Exception:
                 log.exception("the heartbeat broke")
-            if self._ends.wait(BEAT_S):
-                break
+            if not self._has_ended():
+                self._news.wait(BEAT_S)
         if not any(desk.thread and desk.thread.is_alive() for desk in self._desks.values()):
             with contextlib.suppress(GuthabenError):
                 self._resign()

@@ -8,6 +8,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from guthaben.store.jobs import JobRow, load_jobs
+from guthaben.store.outbox import OutboxFigures, outbox_figures
+
 
 class Figures(NamedTuple):
     """Totals of one moment; amounts in nano-USD."""
@@ -18,6 +21,8 @@ class Figures(NamedTuple):
     inbox_waiting: int
     attempts_waiting: int
     open_alarms: int
+    outbox: OutboxFigures = OutboxFigures(0, 0, 0, 0)
+    jobs: tuple[JobRow, ...] = ()
 
 
 def figures(cursor: sqlite3.Cursor) -> Figures:
@@ -34,7 +39,8 @@ def figures(cursor: sqlite3.Cursor) -> Figures:
     (alarms,) = cursor.execute(
         "SELECT COUNT(*) FROM credit_alarm WHERE cleared_at_s = 0"
     ).fetchone()
-    return Figures(practices, held, debt, inbox, attempts, alarms)
+    told, jobs = outbox_figures(cursor), tuple(load_jobs(cursor))
+    return Figures(practices, held, debt, inbox, attempts, alarms, told, jobs)
 
 
 def alarms(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class HealthRoutes:
         if known is None or known.until_s < time.monotonic():
             found = await asyncio.to_thread(self._services.core.ask, figures)
             known = self._known = _Known(found, time.monotonic() + _FIGURES_S)
-        body = self._services.metrics.render(known.figures)
+        body = self._services.metrics.render(known.figures, self._services.core.now_ms())
         return Response(body, 200, {"Content-Type": metrics.CONTENT_TYPE})
 
 

@@ -6,7 +6,6 @@ that neither secrets nor customers can be read here and the number of series sta
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from prometheus_client import (
@@ -20,6 +19,7 @@ from prometheus_client import (
 )
 
 from guthaben.domain.money import float_from_nano_usd
+from guthaben.services.jobs import JobState, judge
 from guthaben.store.figures import Figures
 from guthaben.store.jobs import JobRow
 
@@ -56,12 +56,10 @@ class Metrics:
             name: Gauge(f"guthaben_{name}", about, registry=self.registry)
             for name, about in _TOTALS.items()
         }
-        self._job_runs = Gauge(
-            "guthaben_job_last_run_timestamp_seconds",
-            "When a background job last ended well.",
-            ("job",),
-            registry=self.registry,
-        )
+        self._of_jobs = {
+            name: Gauge(f"guthaben_job_{name}", about, ("job",), registry=self.registry)
+            for name, about in _OF_JOBS.items()
+        }
         self._job_failures = Counter(
             "guthaben_job_failures",
             "How often a background job broke.",
@@ -85,10 +83,8 @@ class Metrics:
         """Note how a turn of a background job ended."""
         if row.error:
             self._job_failures.labels(row.name).inc()
-        else:
-            self._job_runs.labels(row.name).set(time.time())
 
-    def render(self, figures: Figures) -> bytes:
+    def render(self, figures: Figures, now_ms: int) -> bytes:
         """Write all series in Prometheus' text format."""
         totals = self._totals
         totals["practices"].set(figures.practices)
@@ -97,7 +93,27 @@ class Metrics:
         totals["inbox_waiting"].set(figures.inbox_waiting)
         totals["attempts_waiting"].set(figures.attempts_waiting)
         totals["open_alarms"].set(figures.open_alarms)
+        told = figures.outbox
+        totals["outbox_waiting"].set(told.unspread + told.waiting)
+        oldest_s = now_ms // 1000 - told.oldest_at_s if told.oldest_at_s else 0
+        totals["outbox_oldest_age_seconds"].set(max(0, oldest_s))
+        totals["outbox_dead"].set(told.dead)
+        for row in figures.jobs:
+            self._show_job(judge(row, now_ms))
         return generate_latest(self.registry)
+
+    def _show_job(self, state: JobState) -> None:
+        """Show a job as the database knows it: every server shows the same."""
+        row = state.row
+        values = {
+            "last_run_timestamp_seconds": row.succeeded_at_ms / 1000,
+            "last_duration_seconds": max(0, row.ended_at_ms - row.started_at_ms) / 1000,
+            "lag_seconds": row.lag_ms / 1000,
+            "overdue_seconds": state.overdue_s,
+            "failures_in_a_row": row.failures_in_a_row,
+        }
+        for name, value in values.items():
+            self._of_jobs[name].labels(row.name).set(value)
 
 
 _TOTALS: Final = {
@@ -107,4 +123,14 @@ _TOTALS: Final = {
     "inbox_waiting": "Webhooks stored and not applied yet.",
     "attempts_waiting": "Automatic charges without an outcome.",
     "open_alarms": "Alarms that nobody cleared.",
+    "outbox_waiting": "Notices and deliveries that wait to be sent.",
+    "outbox_oldest_age_seconds": "How long the oldest of them has waited.",
+    "outbox_dead": "Deliveries that were given up and not replayed.",
+}
+_OF_JOBS: Final = {
+    "last_run_timestamp_seconds": "When a background job last ended well.",
+    "last_duration_seconds": "How long its last turn took.",
+    "lag_seconds": "How late its last turn began.",
+    "overdue_seconds": "How late its next turn is, if that is too late.",
+    "failures_in_a_row": "How many of its turns have failed since one ended well.",
 }
