@@ -28,6 +28,8 @@ from guthaben.domain.period import month_bounds
 from guthaben.errors import ConfigError
 from guthaben.web import logs, server
 from guthaben.web.app import create_app, open_services
+from guthaben.web.demo_outbox import PATH as OUTBOX_PATH
+from guthaben.web.demo_outbox import add_demo_outbox
 from guthaben.web.demo_page import add_demo_page
 from guthaben.web.deps import Services
 
@@ -73,6 +75,7 @@ def _serve(place: Place, listener: socket.socket) -> None:
         key = prepare(services, place.folder)
         app = create_app(services)
         add_demo_page(app, services, PRACTICE, place.address)
+        add_demo_outbox(app, services, PRACTICE, place.address)
         _wait_for_sandbox(place)
         if not server.run(app, listener, lambda: _tell(place, key)):
             raise ConfigError("The server did not start; its log above says why.")
@@ -93,6 +96,8 @@ def _settings(place: Place) -> dict[str, str]:
         "AZA_AI_AUTO_TOPUP_ENABLED": "1",
         "AZA_AI_TOPUP_ALLOW_LIVE": "1",
         "AZA_AI_TOPUP_DRY_RUN": "0",
+        "GUTHABEN_SMTP_HOST": "",
+        "GUTHABEN_WEBHOOKS_ALLOW_PRIVATE": "1",
         "AZA_API_TOKEN": "",
         "GUTHABEN_TRUST_PRACTICE_HEADER": "0",
     }
@@ -226,6 +231,7 @@ def _tell(place: Place, key: str) -> None:
     print(
         _WORDS.format(
             address=place.address,
+            outbox=place.address + OUTBOX_PATH,
             sandbox=place.sandbox_address,
             key=key,
             practice=PRACTICE,
@@ -240,6 +246,7 @@ _WORDS: Final = """
   Payment sandbox      {sandbox}  (a stand-in for Stripe: no real money)
   Practice             {practice}
   API key              {key}
+  E-mails, not sent    {outbox}
   Data                 {folder}
 
   Open the address in a browser: buy credit, make calls, set up automatic top-up. Or:

@@ -17,6 +17,7 @@ from guthaben.services.jobs import Job, Runner
 from guthaben.services.notices import Fact, Notice, tell
 from guthaben.services.targets import Targets
 from guthaben.store.store import Store
+from guthaben.store.workspace import Workspace
 from guthaben.store.writer import wall_clock_ms
 from tests.services.receivers import HookReceiver
 
@@ -33,8 +34,12 @@ def ids(hooks: HookReceiver) -> Counter[str]:
 def told(store: Store, number: int, url: str) -> None:
     """Subscribe an endpoint, and tell so many things."""
     Targets(store, allow_private=lambda: True).add_endpoint("p", url)
-    for key in range(number):
-        store.run(lambda space, key=key: tell(space, "p", Notice.TOPPED_UP, str(key), PAID))
+
+    def tell_all(space: Workspace) -> None:
+        for key in range(number):
+            tell(space, "p", Notice.TOPPED_UP, str(key), PAID)
+
+    store.run(tell_all)
 
 
 def test_what_a_killed_process_had_sent_is_sent_again_under_its_id(tmp_path: Path) -> None:

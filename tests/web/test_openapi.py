@@ -49,6 +49,13 @@ async def example_call(web: Web, client: httpx.AsyncClient, path: str, method: s
     started = await client.post("/v1/topups", json={"amount_chf": "30"})
     filled = path.replace("{call_id}", call.id).replace("{practice_id}", "prac_7")
     filled = filled.replace("{topup_id}", started.json()["topup_id"])
+    if "{contact_id}" in path:
+        made = web.services.targets.add_contact("prac_7", f"a{time.time_ns()}@praxis.example")
+        filled = filled.replace("{contact_id}", made.contact_id)
+    if "{endpoint_id}" in path:
+        # Nobody listens there, and no name has to be looked up.
+        there = web.services.targets.add_endpoint("prac_7", "https://hooks.invalid/")
+        filled = filled.replace("{endpoint_id}", there.endpoint.endpoint_id)
     query = {
         parameter["name"]: parameter["example"]
         for parameter in operation.get("parameters", ())

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from guthaben.services.notices import Audience, Notice
 from guthaben.store import outbox, settings, targets
 from guthaben.store.connection import Cursor
 from guthaben.store.outbox import DeliveryRow, NoticeRow
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
+
+_PRACTICE_KINDS = tuple(
+    kind.value for kind in Notice if kind.about.audience is not Audience.OPERATOR
+)
 
 
 class ToldView(NamedTuple):
@@ -27,8 +32,13 @@ class ToldView(NamedTuple):
     deliveries: dict[str, int]
 
 
-def told_lately(store: Store, practice_id: str | None, limit: int) -> list[ToldView]:
-    """List what one practice ("": the operator) or anybody was told, newest first."""
+def told_lately(
+    store: Store, practice_id: str | None, limit: int, *, for_practice: bool = False
+) -> list[ToldView]:
+    """List what was told of one practice ("": of none) or of anybody, newest first.
+
+    `for_practice`: only what the practice itself is told, and only its own deliveries.
+    """
 
     def read(cursor: Cursor) -> list[ToldView]:
         number = None
@@ -36,13 +46,18 @@ def told_lately(store: Store, practice_id: str | None, limit: int) -> list[ToldV
             number = targets.owner_no(cursor, practice_id) if practice_id else 0
             if number is None:
                 return []
-        return [_view(cursor, row, name) for row, name in outbox.told(cursor, number, limit)]
+        found = outbox.told(cursor, number, limit, _PRACTICE_KINDS if for_practice else None)
+        return [_view(cursor, row, name, for_practice) for row, name in found]
 
     return store.read(read)
 
 
-def _view(cursor: Cursor, row: NoticeRow, practice_id: str) -> ToldView:
-    stand = Counter(delivery.status for delivery in outbox.deliveries(cursor, row.notice_id))
+def _view(cursor: Cursor, row: NoticeRow, practice_id: str, own: bool) -> ToldView:
+    stand = Counter(
+        delivery.status
+        for delivery in outbox.deliveries(cursor, row.notice_id)
+        if delivery.owner_no or not own
+    )
     if not row.spread_at_s:
         stand["new"] += 1
     return ToldView(

@@ -94,13 +94,20 @@ def find_notice(cursor: sqlite3.Cursor, notice_id: str) -> NoticeRow | None:
 
 
 def told(
-    cursor: sqlite3.Cursor, practice_no: int | None, limit: int
+    cursor: sqlite3.Cursor, practice_no: int | None, limit: int, kinds: Iterable[str] | None = None
 ) -> list[tuple[NoticeRow, str]]:
     """Read what one practice (0: the operator) or anybody was told, newest first, with its id."""
-    where, values = ("", ()) if practice_no is None else ("WHERE n.practice_no = ?", (practice_no,))
+    where, values = "1 = 1", list[int | str]()
+    if practice_no is not None:
+        where += " AND n.practice_no = ?"
+        values.append(practice_no)
+    if kinds is not None:
+        chosen = [*kinds]
+        where += f" AND n.kind IN ({', '.join('?' * len(chosen))})"
+        values += chosen
     rows = cursor.execute(
         f"SELECT {_N}, COALESCE(p.practice_id, '') FROM credit_notice n"
-        f" LEFT JOIN credit_practice p ON p.practice_no = n.practice_no {where}"
+        f" LEFT JOIN credit_practice p ON p.practice_no = n.practice_no WHERE {where}"
         " ORDER BY n.told_at_s DESC, n.notice_id LIMIT ?",
         (*values, limit),
     )

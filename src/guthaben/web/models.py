@@ -263,3 +263,73 @@ class HealthModel(Model):
     """Whether the server works."""
 
     status: Literal["ok"]
+
+
+class ContactModel(Model):
+    """An e-mail address that notices go to, masked."""
+
+    contact_id: str
+    masked: str = Field(examples=["o…@praxis.example"])
+    language: Literal["de", "fr", "it", "en"]
+    unsubscribed: list[str]
+    created_at_s: int
+
+
+class ContactsModel(Model):
+    """The addresses of a practice."""
+
+    contacts: list[ContactModel]
+
+
+class EndpointModel(Model):
+    """Where signed webhooks go."""
+
+    endpoint_id: str
+    url: str
+    kinds: list[str]
+    created_at_s: int
+    disabled_at_s: int | None
+    disabled_reason: str
+    failing_since_s: int | None
+
+
+class NewEndpointModel(EndpointModel):
+    """A new endpoint; its secret is shown this once."""
+
+    secret: str
+
+
+class EndpointsModel(Model):
+    """The endpoints of a practice."""
+
+    endpoints: list[EndpointModel]
+
+
+class SecretModel(Model):
+    """A new secret of an endpoint, shown this once."""
+
+    endpoint_id: str
+    secret: str
+
+
+class TriedModel(Model):
+    """What came of a test; `reason` is a short code."""
+
+    endpoint_id: str
+    taken: bool
+    reason: str
+
+
+class NoticeModel(Model):
+    """Something that was told, and how many of its deliveries stand how."""
+
+    id: str
+    kind: str
+    told_at_s: int
+    deliveries: dict[str, int]
+
+
+class NoticesModel(Model):
+    """What a practice was told, newest first."""
+
+    notices: list[NoticeModel]

@@ -123,6 +123,8 @@ TITLES: Final = {
     "lifetime_exceeded": "A reservation lives at most 24 hours",
     "call_not_found": "No such call",
     "topup_not_found": "No such top-up",
+    "contact_not_found": "No such contact",
+    "endpoint_not_found": "No such endpoint",
     "practice_not_found": "No such practice",
     "practice_frozen": "The practice is frozen",
     "practice_closed": "The practice is closed",
@@ -145,6 +147,8 @@ _UNCHANGED = "Nothing was changed."
 _GENERIC_NOT_FOUND: Final = {
     "call_not_found": "There is no such call for this credential.",
     "topup_not_found": "There is no such top-up for this credential.",
+    "contact_not_found": "There is no such contact for this credential.",
+    "endpoint_not_found": "There is no such endpoint for this credential.",
     "practice_not_found": "There is no such practice for this credential.",
 }
 _REFUSED_STATUS: Final = {
@@ -157,6 +161,9 @@ _REFUSED_STATUS: Final = {
     "consent_required": 409,
     "already_expired": 400,
     "topup_not_found": 404,
+    "contact_not_found": 404,
+    "endpoint_not_found": 404,
+    "too_many": 409,
 }
 
 
