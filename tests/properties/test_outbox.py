@@ -62,7 +62,7 @@ class World:
         """A process that may lead."""
         dispatcher = Dispatcher(
             self.store, mail=lambda: MAIL, allow_private=lambda: True,
-            post=self.post, send=self.send, chance=self.chance.random,
+            post=self.post, send=self.send, below=self.chance.randrange,
         )  # fmt: skip
         return Runner(
             self.store,

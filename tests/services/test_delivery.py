@@ -42,7 +42,7 @@ class Post:
             mail=lambda: self.mail.settings,
             public_url=PUBLIC,
             allow_private=lambda: True,
-            chance=lambda: 0.0,
+            below=lambda _n: 0,
         )
         self.runner = Runner(house.store, [Job("outbox", 1, self.dispatcher.work)])
 
@@ -297,12 +297,12 @@ def test_the_pauses_get_a_random_part_on_top(post: Post) -> None:
     post.hooks.status = 500
     post.targets.add_endpoint(PRACTICE, post.hooks.url)
     notice_id = post.tell(Notice.TOPPED_UP, PAID)
-    late = Dispatcher(post.house.store, allow_private=lambda: True, chance=lambda: 0.999)
+    late = Dispatcher(post.house.store, allow_private=lambda: True, below=lambda n: n - 1)
     post.runner = Runner(post.house.store, [Job("outbox", 1, late.work)])
     post.work()
     post.work(5)
     (row,) = post.rows(notice_id)
-    assert row.next_try_at_s - post.house.clock.at_s == 300 + 59
+    assert row.next_try_at_s - post.house.clock.at_s == 300 + 60
 
 
 def test_a_receiver_that_says_when_is_heeded(post: Post) -> None:

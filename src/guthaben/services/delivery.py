@@ -74,7 +74,7 @@ class Dispatcher:
         allow_private: Callable[[], bool] = config.webhooks_allow_private,
         post: Callable[..., Result] = webhook.post,
         send: Callable[[MailSettings, Any], Result] = email.send,
-        chance: Callable[[], float] = random.random,
+        below: Callable[[int], int] = random.randrange,
     ) -> None:
         self._store = store
         self._mail = mail
@@ -82,7 +82,7 @@ class Dispatcher:
         self._allow_private = allow_private
         self._post = post
         self._send = send
-        self._chance = chance
+        self._below = below
         self._targets = Targets(store, allow_private=allow_private)
 
     def work(self, turn: Turn) -> None:
@@ -242,7 +242,7 @@ class Dispatcher:
             self._give_up(space, item, reason)
         else:
             pause_s = PAUSES_S[row.attempts]
-            pause_s += int(self._chance() * pause_s / _JITTER)
+            pause_s += self._below(pause_s // _JITTER + 1)
             at_s = space.now_s + max(pause_s, after_s)
             outbox.put_off(space.cursor, row, at_s, reason, counted=True)
         if row.channel == WEBHOOK:
