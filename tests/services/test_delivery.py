@@ -300,7 +300,7 @@ def test_the_pauses_get_a_random_part_on_top(post: Post) -> None:
     late = Dispatcher(post.house.store, allow_private=lambda: True, below=lambda n: n - 1)
     post.runner = Runner(post.house.store, [Job("outbox", 1, late.work)])
     post.work()
-    post.work(5)
+    post.work(6)
     (row,) = post.rows(notice_id)
     assert row.next_try_at_s - post.house.clock.at_s == 300 + 60
 
