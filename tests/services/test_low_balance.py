@@ -158,6 +158,21 @@ def test_only_what_changed_is_looked_at(looking: Looking, monkeypatch: Any) -> N
     assert seen == [OTHER]
 
 
+def test_many_practices_that_are_well_cost_no_write(looking: Looking) -> None:
+    for number in range(20):
+        looking.give(10, f"prac_{number}")
+    looking.look()
+    assert looking.house.rows("SELECT * FROM credit_low_watch") == []
+    for number in range(20):
+        looking.number += 1
+        looking.house.guthaben.record_usage(f"prac_{number}", 9 * USD, key=str(number))
+    assert looking.look() == ["low_balance_20"] * 20
+    looking.give(100, "prac_3")
+    looking.look()
+    levels = looking.house.rows("SELECT level, COUNT(*) AS n FROM credit_low_watch GROUP BY level")
+    assert [(row["level"], row["n"]) for row in levels] == [(20, 19), (100, 1)]
+
+
 def test_a_practice_without_any_credit_is_told_nothing(looking: Looking) -> None:
     assert looking.use("1") == []
 

@@ -7,7 +7,9 @@ told again. Of several thresholds that were passed at once, the lowest is told.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
 
 from guthaben.services.jobs import Turn
 from guthaben.services.notices import Fact, Notice, tell
@@ -32,39 +34,61 @@ class LowBalanceWatch:
     def look(self, turn: Turn) -> int:
         """Look at what changed and tell who is low; tell how many practices were looked at."""
         after_no, looked = 0, 0
-        while turn.may_go_on() and (page := self._page(after_no)):
-            changed = [touched for touched, _ in page if self._seen.get(touched[0]) != touched[2]]
-            for touched, standing in page:
-                if standing is not None:
-                    self._look_at(turn, touched, standing)
-            self._seen |= {touched.practice_no: touched.last_seq for touched in changed}
-            looked += len(changed)
-            after_no = page[-1][0].practice_no
+        while turn.may_go_on():
+            last_no, changed = self._store.read(self._page(after_no))
+            if last_no == after_no:
+                break
+            after_no, looked = last_no, looked + len(changed)
+            steps = [step for step in map(_step, changed) if step is not None]
+            if steps:  # one transaction for many, and none for a page on which nobody crossed
+                turn.run(partial(_note, steps=steps))
+            self._seen |= {seen.touched.practice_no: seen.touched.last_seq for seen in changed}
         return looked
 
-    def _page(self, after_no: int) -> list[tuple[Touched, Standing | None]]:
+    def _page(self, after_no: int) -> Callable[[Cursor], tuple[int, list[_Seen]]]:
         """Read practices, and of those that changed what they have left, all of one moment."""
         now_s = self._store.clock_ms() // 1000
 
-        def read(cursor: Cursor) -> list[tuple[Touched, Standing | None]]:
-            return [
-                (
+        def read(cursor: Cursor) -> tuple[int, list[_Seen]]:
+            page = low_watch.page(cursor, after_no, _PAGE)
+            changed = [
+                _Seen(
                     touched,
-                    None
-                    if self._seen.get(touched.practice_no) == touched.last_seq
-                    else low_watch.standing(cursor, touched, now_s),
+                    low_watch.standing(cursor, touched, now_s),
+                    low_watch.load_level(cursor, touched.practice_no),
                 )
-                for touched in low_watch.page(cursor, after_no, _PAGE)
+                for touched in page
+                if self._seen.get(touched.practice_no) != touched.last_seq
             ]
+            return (page[-1].practice_no if page else after_no), changed
 
-        return self._store.read(read)
+        return read
 
-    def _look_at(self, turn: Turn, touched: Touched, standing: Standing) -> None:
-        number = touched.practice_no
-        known = self._store.read(lambda cur: low_watch.load_level(cur, number))
-        level, notice = judge(known, standing)
-        if level != known:
-            turn.run(lambda space: _note(space, touched, standing, level, notice))
+
+class _Seen(NamedTuple):
+    """A practice that changed, as it is now and as it was told."""
+
+    touched: Touched
+    standing: Standing
+    known: Level | None
+
+
+class _Step(NamedTuple):
+    """What to write of a practice, and what to tell it."""
+
+    touched: Touched
+    standing: Standing
+    level: Level
+    notice: Notice | None
+
+
+def _step(seen: _Seen) -> _Step | None:
+    """Say what there is to write; for a practice that is and was well, nothing."""
+    level, notice = judge(seen.known, seen.standing)
+    was_well = seen.known is None or seen.known.level == FULL
+    if level == seen.known or (was_well and level.level == FULL):
+        return None
+    return _Step(seen.touched, seen.standing, level, notice)
 
 
 def judge(known: Level | None, standing: Standing) -> tuple[Level, Notice | None]:
@@ -91,16 +115,18 @@ def bucket(standing: Standing) -> tuple[int, Notice | None]:
     return FULL, None
 
 
-def _note(
-    space: Workspace, touched: Touched, standing: Standing, level: Level, notice: Notice | None
-) -> None:
-    low_watch.save_level(space.cursor, touched.practice_no, level)
-    if notice is None:
-        return
-    facts: dict[str, Fact] = {"debt_nano_usd": standing.debt_nano_usd}
-    if notice is not Notice.EMPTY:
-        facts = {
-            "available_nano_usd": standing.remaining_nano_usd,
-            "of_nano_usd": standing.of_nano_usd,
-        }
-    tell(space, touched.practice_id, notice, f"crossing:{level.crossings}", facts)
+def _note(space: Workspace, steps: Sequence[_Step]) -> None:
+    for touched, standing, level, notice in steps:
+        low_watch.save_level(space.cursor, touched.practice_no, level)
+        if notice is not None:
+            key = f"crossing:{level.crossings}"
+            tell(space, touched.practice_id, notice, key, _facts(notice, standing))
+
+
+def _facts(notice: Notice, standing: Standing) -> dict[str, Fact]:
+    if notice is Notice.EMPTY:
+        return {"debt_nano_usd": standing.debt_nano_usd}
+    return {
+        "available_nano_usd": standing.remaining_nano_usd,
+        "of_nano_usd": standing.of_nano_usd,
+    }
