@@ -167,6 +167,7 @@ def set_license(practice: Practice, command: SetLicense, now_s: int) -> CreditRe
         period_start_s=command.period_start_s,
         period_end_s=command.period_end_s,
         allowance_nano_usd=command.allowance_nano_usd,
+        license_ends_at_s=command.ends_at_s,
     )
     outcome = Outcome(True, applied=after != practice)
     return CreditResult(after, None, draft.transfers, outcome)

@@ -111,6 +111,8 @@ class SetLicense(NamedTuple):
     period_start_s: int
     period_end_s: int
     allowance_nano_usd: int
+    ends_at_s: int = NEVER_S
+    """From then on it is over, whether or not anybody tells; it does not roll on beyond."""
 
 
 class SetPolicy(NamedTuple):

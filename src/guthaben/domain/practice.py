@@ -67,6 +67,8 @@ class Practice(NamedTuple):
     period_start_s: int = 0
     period_end_s: int = 0
     allowance_nano_usd: int = 0
+    license_ends_at_s: int = NEVER_S
+    """An active licence is over from this instant on."""
     auto_topup_armed: bool = False
     auto_topup_next_s: int = 0
     """Do not look at the automatic top-up again before this instant."""
@@ -90,7 +92,7 @@ class Balance(NamedTuple):
 
 def current_period(practice: Practice, now_s: int) -> Period:
     """Tell the period that a command without one uses: the licence's, else the calendar month."""
-    if practice.license_active:
+    if practice.license_active and now_s < practice.license_ends_at_s:
         start_s, end_s, provisional = rolled(practice.period_start_s, practice.period_end_s, now_s)
         return Period(practice.license, start_s, end_s, practice.allowance_nano_usd, provisional)
     start_s, end_s = month_bounds(practice.time_zone, now_s)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 from guthaben.errors import InvalidAmount, InvalidInput
 from guthaben.payments.discreet import Discreet
 from guthaben.payments.facts import CheckoutFacts, PaymentFacts, RefundReceipt, SetupFacts
+from guthaben.payments.subscriptions import SubscriptionFacts
 
 __all__ = [
     "METADATA_TOPUP_ID",
@@ -38,6 +39,7 @@ __all__ = [
     "PaymentFacts",
     "RefundReceipt",
     "SetupFacts",
+    "SubscriptionFacts",
     "check_idempotency_key",
 ]
 
@@ -276,6 +278,10 @@ class PaymentGateway(Protocol):
 
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         """Read a set-up and the method it saved."""
+        ...
+
+    def retrieve_subscription(self, subscription_id: str) -> SubscriptionFacts:
+        """Read a subscription with its items and their periods."""
         ...
 
     def cancel_payment(self, payment_id: str) -> PaymentFacts:

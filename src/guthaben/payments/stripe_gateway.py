@@ -50,6 +50,7 @@ from guthaben.payments.ids import normalize_stripe_id
 from guthaben.payments.reading import flag, items, text
 from guthaben.payments.stripe_outcomes import as_payment_error, charge_answer, charge_failure
 from guthaben.payments.stripe_params import charge_params, checkout_params, page_params
+from guthaben.payments.subscriptions import SubscriptionFacts, subscription_facts
 
 T = TypeVar("T")
 
@@ -170,6 +171,13 @@ class StripeGateway:
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         """Read a set-up and the method it saved."""
         return setup_facts(self._read_one(stripe.SetupIntent.retrieve, _id(setup_id, "seti_")))
+
+    def retrieve_subscription(self, subscription_id: str) -> SubscriptionFacts:
+        """Read a subscription with its items and their periods."""
+        return _understood(
+            subscription_facts,
+            self._read_one(stripe.Subscription.retrieve, _id(subscription_id, "sub_")),
+        )
 
     # ------------------------------------------------------------ payments
 

@@ -39,6 +39,7 @@ from guthaben.services.applying import (
     settle_net,
 )
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.licence_news import LICENCE_EVENTS, LicenceNews
 from guthaben.services.topups import PURPOSE_SETUP
 from guthaben.store import inbox, settings
 from guthaben.store.inbox import Letter
@@ -70,6 +71,7 @@ class Inbox:
         self._gateway = gateway
         self._secrets = secrets
         self._livemode_expected = livemode_expected
+        self._licences = LicenceNews(self._store, gateway)
 
     def receive(self, body: bytes, signature_header: str | None) -> bool:
         """Verify an event over its raw bytes and store it durably; tell whether it is new.
@@ -146,10 +148,14 @@ class Inbox:
                 | "charge.dispute.closed"
             ):
                 return self._dispute(letter.event_type, dispute_facts(source))
+            case kind if kind in LICENCE_EVENTS:
+                return self._licences.event(kind, source)
             case _:
                 return "ignored", "type"
 
     def _checkout(self, kind: str, told: CheckoutFacts) -> Verdict:
+        if told.mode == "subscription":
+            return self._licences.page(kind, told)
         if told.mode == "setup":
             if told.setup_id is None:
                 return "ignored", "no_setup"
