@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from guthaben.cli import credit, keys, portal, practices, prices, serving, telling, work
+from guthaben.cli import credit, keys, licences, portal, practices, prices, serving, telling, work
 from guthaben.cli.output import INTERRUPTED
 
 _EPILOG: Final = (
@@ -50,6 +50,7 @@ prices.register(app)
 portal.register(app)
 work.register(app)
 telling.register(app)
+licences.register(app)
 
 
 def main() -> None:

@@ -47,6 +47,11 @@ class Operator(NamedTuple):
             )
         return _checked(practice_id)
 
+    def may_touch_all(self) -> None:
+        """Check that what concerns every practice is in reach."""
+        if self.practice_id is not None:
+            raise Problem(403, "practice_mismatch", "This needs a key for all practices.")
+
 
 class Access:
     """Lets requests in by API key; `session` is another way in, for the demo's own page."""

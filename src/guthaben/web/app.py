@@ -20,7 +20,17 @@ from starlette.responses import Response
 from guthaben import __version__, config
 from guthaben.payments.stripe_gateway import StripeGateway, limit_sdk_timeout, point_sdk_at
 from guthaben.store.writer import wall_clock_ms
-from guthaben.web import admin, calls, credit, health, portal, problems, stripe_webhook, telling
+from guthaben.web import (
+    admin,
+    calls,
+    credit,
+    health,
+    licences,
+    portal,
+    problems,
+    stripe_webhook,
+    telling,
+)
 from guthaben.web.deps import Services
 from guthaben.web.observing import Observing
 from guthaben.web.problems import Problem
@@ -41,7 +51,7 @@ def create_router(services: Services) -> APIRouter:
     The host runs `async with services:` in its lifespan. Errors are problem details there too.
     """
     router = APIRouter()
-    for group in (calls, credit, admin, portal, telling, stripe_webhook):
+    for group in (calls, credit, admin, portal, telling, stripe_webhook, licences):
         # Not included but taken over: a router in a router is searched anew for each request.
         router.routes.extend(group.router(services).routes)
     return router

@@ -30,8 +30,11 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
     ]
     if payments is not None:
         inbox, charger, closer = payments.inbox, payments.charger, payments.closer
+        inbox, charger = payments.inbox, payments.charger
+        licences = payments.licences
         found += [
             Job(INBOX, 2, lambda turn: _drain(inbox, turn)),
+            Job("late_licences", 300, lambda _turn: licences.refresh_overdue()),
             Job("resolve_charges", 30, lambda _turn: charger.resolve_waiting()),
             Job("close_pages", 60, lambda _turn: closer.run_once()),
         ]

@@ -26,6 +26,7 @@ from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
 from guthaben.services.portal import Portal
 from guthaben.services.targets import Targets
+from guthaben.services.licences import Licences
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store.writer import wall_clock_ms
@@ -48,6 +49,7 @@ class Payments:
     inbox: Inbox
     charger: Charger
     closer: PageCloser
+    licences: Licences
 
 
 class Services:
@@ -125,6 +127,7 @@ class Services:
             purchases_allowed=purchases_allowed,
             public_url=public_url,
             livemode=livemode,
+            Licences(guthaben, gateway, livemode=livemode),
         )
 
     @property

@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guthaben.store import licences
 from guthaben.store.figures import Figures, figures
 from guthaben.store.workspace import Workspace
 from guthaben.web import metrics, models
@@ -64,7 +65,10 @@ class HealthRoutes:
         """Give the metrics in Prometheus' text format."""
         known = self._known
         if known is None or known.until_s < time.monotonic():
-            found = await asyncio.to_thread(self._services.core.ask, figures)
+            ask, now_s = self._services.core.ask, self._services.core.now_ms() // 1000
+            found = await asyncio.to_thread(ask, figures)
+            sold = await asyncio.to_thread(ask, lambda cur: licences.figures(cur, now_s))
+            self._services.metrics.licences(sold)
             known = self._known = _Known(found, time.monotonic() + _FIGURES_S)
         body = self._services.metrics.render(known.figures, self._services.core.now_ms())
         return Response(body, 200, {"Content-Type": metrics.CONTENT_TYPE})

@@ -18,10 +18,12 @@ from prometheus_client import (
     generate_latest,
 )
 
+from guthaben.domain.licences import OVER, STATUSES
 from guthaben.domain.money import float_from_nano_usd
 from guthaben.services.jobs import JobState, judge
 from guthaben.store.figures import Figures
 from guthaben.store.jobs import JobRow
+from guthaben.store.licences import LicenceFigures
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -60,6 +62,12 @@ class Metrics:
             name: Gauge(f"guthaben_job_{name}", about, ("job",), registry=self.registry)
             for name, about in _OF_JOBS.items()
         }
+        self._licences = Gauge(
+            "guthaben_licences",
+            "Subscriptions that are not over, by their status.",
+            ("status",),
+            registry=self.registry,
+        )
         self._job_failures = Counter(
             "guthaben_job_failures",
             "How often a background job broke.",
@@ -83,6 +91,14 @@ class Metrics:
         """Note how a turn of a background job ended."""
         if row.error:
             self._job_failures.labels(row.name).inc()
+
+    def licences(self, found: LicenceFigures) -> None:
+        """Note how subscriptions stand."""
+        for status in sorted(STATUSES - OVER):
+            self._licences.labels(status).set(found.by_status.get(status, 0))
+        self._totals["licences_unknown_plan"].set(found.unknown_plan)
+        self._totals["licences_overdue"].set(found.overdue)
+        self._totals["licences_held"].set(found.held)
 
     def render(self, figures: Figures, now_ms: int) -> bytes:
         """Write all series in Prometheus' text format."""
@@ -126,6 +142,9 @@ _TOTALS: Final = {
     "outbox_waiting": "Notices and deliveries that wait to be sent.",
     "outbox_oldest_age_seconds": "How long the oldest of them has waited.",
     "outbox_dead": "Deliveries that were given up and not replayed.",
+    "licences_unknown_plan": "Subscriptions whose plan nobody has set.",
+    "licences_overdue": "Subscriptions whose renewal nobody has told for an hour.",
+    "licences_held": "Subscriptions whose practice is in doubt.",
 }
 _OF_JOBS: Final = {
     "last_run_timestamp_seconds": "When a background job last ended well.",

@@ -108,6 +108,75 @@ class StatementModel(Model):
     next_before: int | None
 
 
+class SubscriptionModel(Model):
+    """One subscription of a practice."""
+
+    reference: str = Field(description="The provider's id, masked.", examples=["sub_…4Nyp"])
+    status: str = Field(description="The provider's word.", examples=["active"])
+    leads: bool = Field(description="It is the licence that counts.")
+    plan_known: bool = Field(description="False: an operator has to say what its plan includes.")
+    plans: list[str] = Field(examples=[["basic_monthly"]])
+    quantity: int
+    period_start_s: int
+    period_end_s: int
+    period_allowance_usd: Usd = Field(description="What this period includes.")
+    next_allowance_usd: Usd = Field(description="What the following periods include.")
+    ends_at_s: int | None
+
+
+class LicenseModel(Model):
+    """A practice's licence as it counts now."""
+
+    practice_id: str
+    license: str
+    source: Literal["none", "told", "subscription"]
+    active: bool
+    period_start_s: int
+    period_end_s: int
+    allowance_usd: Usd = Field(description="What this period includes.")
+    provisional: bool = Field(description="The renewal has not been told yet.")
+    ends_at_s: int | None
+    subscriptions: list[SubscriptionModel]
+
+
+class LicenseCheckoutModel(Model):
+    """A licence that is being bought."""
+
+    checkout_url: str
+    order_id: str
+
+
+class PlanModel(Model):
+    """What a plan includes in periods that begin at `from_s` or later."""
+
+    lookup_key: str
+    allowance_usd: Usd
+    trial_usd: Usd | None = Field(description="In a trial; null: the same as otherwise.")
+    from_s: int
+
+
+class PlansModel(Model):
+    """The plans as they count now."""
+
+    plans: list[PlanModel]
+
+
+class HeldModel(Model):
+    """A subscription whose practice is in doubt."""
+
+    held_no: int
+    reference: str = Field(description="The provider's id, masked.")
+    reason: str = Field(examples=["practice_mismatch"])
+    named: str = Field(description="Whom it names.")
+    held_at_s: int
+
+
+class HeldsModel(Model):
+    """Subscriptions that wait for an operator."""
+
+    held: list[HeldModel]
+
+
 class TopupModel(Model):
     """One purchase, attempt, refund or adjustment; the provider's ids are masked."""
 

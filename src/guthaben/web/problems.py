@@ -125,6 +125,10 @@ TITLES: Final = {
     "topup_not_found": "No such top-up",
     "contact_not_found": "No such contact",
     "endpoint_not_found": "No such endpoint",
+    "plan_not_found": "No such plan",
+    "license_exists": "The practice has a licence",
+    "subscription_not_found": "No such subscription",
+    "subscription_taken": "The subscription belongs to another practice",
     "practice_not_found": "No such practice",
     "practice_frozen": "The practice is frozen",
     "practice_closed": "The practice is closed",
@@ -164,6 +168,10 @@ _REFUSED_STATUS: Final = {
     "contact_not_found": 404,
     "endpoint_not_found": 404,
     "too_many": 409,
+    "plan_not_found": 404,
+    "license_exists": 409,
+    "subscription_not_found": 404,
+    "subscription_taken": 409,
 }
 
 

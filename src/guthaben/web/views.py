@@ -11,6 +11,7 @@ from typing import Any
 
 from guthaben.domain.money import format_chf, format_usd
 from guthaben.domain.practice import Balance, Mode, PracticeStatus
+from guthaben.payments.ids import mask_stripe_reference
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.portal import UsageLine, UsageView
@@ -63,7 +64,7 @@ def balance(found: Balance) -> Json:
         "allowance_usd": format_usd(found.allowance_nano_usd),
         "credit_usd": format_usd(found.credit_nano_usd),
         "period": {
-            "license": period.license,
+            "license": license_name(period.license),
             "start_s": period.start_s,
             "end_s": period.end_s,
             "allowance_usd": format_usd(period.allowance_nano_usd),
@@ -150,6 +151,11 @@ def auto_topup(view: AutoTopupView) -> Json:
     }
 
 
+def license_name(license: str) -> str:
+    """Show a licence's name; one that is the provider's id is masked."""
+    return str(mask_stripe_reference(license)) if license.startswith("sub_") else license
+
+
 def practice(row: PracticeRow) -> Json:
     """Show one practice of a list."""
     return {
@@ -159,7 +165,7 @@ def practice(row: PracticeRow) -> Json:
         "held_usd": format_usd(row.held_nano_usd),
         "debt_usd": format_usd(row.debt_nano_usd),
         "credit_usd": format_usd(row.credit_nano_usd),
-        "license": row.license,
+        "license": license_name(row.license),
         "last_seq": row.last_seq,
     }
 
