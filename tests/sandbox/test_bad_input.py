@@ -48,7 +48,7 @@ def test_payment_intents(
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"mode": "subscription"}, "mode"),
+        ({"mode": "subscription"}, "payment_intent_data"),
         ({"mode": "gift"}, "mode"),
         ({"line_items": []}, "line_items"),
         ({"line_items": [{"quantity": 1}]}, "line_items[0][price_data]"),
@@ -102,7 +102,7 @@ def test_unknown_things(sandbox: Running) -> None:
         stripe.PaymentIntent.retrieve("pi_none")
     assert (caught.value.http_status, caught.value.code) == (404, "resource_missing")
     with pytest.raises(stripe.InvalidRequestError) as caught:
-        stripe.Product.create(name="x")
+        stripe.Coupon.create(percent_off=10, duration="once")
     assert caught.value.http_status == 404
     with pytest.raises(stripe.InvalidRequestError):
         stripe.Charge.retrieve(stripe.Customer.create().id)

@@ -1,10 +1,10 @@
 """Owns the endpoints of Checkout Sessions and the rules for their parameters.
 
-Modes are payment and setup; subscription is refused in words. What happens to an open session is
-in `checkout`.
+What mode=subscription wants is in `api_subscriptions`. What happens to an open session is in
+`checkout`.
 """
 
-from guthaben.sandbox import checkout, objects, session_objects, twint
+from guthaben.sandbox import api_subscriptions, checkout, objects, session_objects, twint
 from guthaben.sandbox.api_customers import living_customer
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, missing_parameter
@@ -30,11 +30,9 @@ def create_session(ctx: Context, params: Params) -> JsonObject:
     mode = params.choice("mode", ("payment", "setup", "subscription"))
     if mode is None:
         raise missing_parameter("mode")
-    if mode == "subscription":
-        raise invalid("The sandbox sells no subscriptions.", "mode")
     _check_customer(ctx, params)
     session = session_objects.checkout_session(ctx.now_s(), mode, **_common(ctx, params))
-    private = _payment(ctx, params, session) if mode == "payment" else _setup(ctx, params, session)
+    private = _PRIVATE[mode](ctx, params, session)
     session["url"] = f"{ctx.base_url}/c/pay/{session['id']}"
     return ctx.state.put(session, private)
 
@@ -164,6 +162,9 @@ def _setup(ctx: Context, params: Params, session: JsonObject) -> JsonObject:
     session["setup_intent"] = ctx.state.put(intent)["id"]
     emit(ctx, "setup_intent.created", intent)
     return {}
+
+
+_PRIVATE = {"payment": _payment, "setup": _setup, "subscription": api_subscriptions.on_page}
 
 
 def get_session(ctx: Context, params: Params, session_id: str) -> JsonObject:

@@ -7,7 +7,14 @@ How a session is created from a request is in `api_checkout`; what the payer see
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from guthaben.sandbox import methods, objects, payments, session_objects, twint
+from guthaben.sandbox import (
+    api_subscriptions,
+    methods,
+    objects,
+    payments,
+    session_objects,
+    twint,
+)
 from guthaben.sandbox.cards import DECLINES, PROCESSING, SUCCEEDS, TWINT, Card
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import JsonObject, invalid, wrong_state
@@ -67,6 +74,8 @@ def pay(ctx: Context, session: JsonObject, payer: Payer) -> Pressed:
         raise invalid(f"The session doesn't take {payer.card.label}.", "card")
     if session["mode"] == "setup":
         return _set_up(ctx, session, payer)
+    if session["mode"] == "subscription":
+        return _subscribe(ctx, session, payer)
     return _buy(ctx, session, payer)
 
 
@@ -167,6 +176,17 @@ def _end_set_up(
     ctx.state.put(intent)
     emit(ctx, "setup_intent.succeeded", intent)
     _complete(ctx, session, payer, customer_id)
+    return Pressed()
+
+
+def _subscribe(ctx: Context, session: JsonObject, payer: Payer) -> Pressed:
+    decline = DECLINES.get(payer.card.on_page)
+    if decline is not None:
+        return Pressed(error=decline.message)
+    customer_id = _customer(ctx, session, payer) or ""
+    sub = api_subscriptions.sell(ctx, session, _method(ctx, payer), customer_id)
+    session |= {"subscription": sub["id"], "invoice": sub["latest_invoice"]}
+    _complete(ctx, session, payer, customer_id, payment_status="paid")
     return Pressed()
 
 

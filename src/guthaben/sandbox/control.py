@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from guthaben.sandbox import control_actions as act
+from guthaben.sandbox import subscription_control
 from guthaben.sandbox.context import Context, Settings
 from guthaben.sandbox.errors import ApiError, JsonObject
 from guthaben.sandbox.state import State
@@ -50,6 +51,9 @@ ACTIONS: Final[tuple[tuple[str, str, Action], ...]] = (
     ("POST", "/disputes/{id}/move", act.move_dispute),
     ("POST", "/disputes/{id}/close", act.close_dispute),
     ("POST", "/fees", act.set_fees),
+    ("POST", "/subscriptions/{id}/pay", subscription_control.pay),
+    ("POST", "/subscriptions/{id}/give_up", subscription_control.give_up),
+    ("POST", "/subscriptions/{id}/pause", subscription_control.pause),
     ("POST", "/clock", act.advance_clock),
     ("GET", "/clock", act.show_clock),
     ("GET", "/counters", act.show_counters),

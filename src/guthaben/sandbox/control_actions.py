@@ -253,7 +253,7 @@ def set_fees(ctx: Context, body: JsonObject) -> JsonObject:
 
 
 def advance_clock(ctx: Context, body: JsonObject) -> JsonObject:
-    """Move the sandbox's clock, and expire what is then over: {seconds}"""
+    """Move the sandbox's clock; expire what is then over, renew subscriptions: {seconds}"""
     seconds = _whole(body, "seconds")
     if seconds is None:
         raise missing_parameter("seconds")

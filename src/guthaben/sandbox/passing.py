@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Final
 
-from guthaben.sandbox import checkout
+from guthaben.sandbox import checkout, subscriptions
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.state import State
 
 # When the next thing is due, asked often and cheaply, and what then is done.
 _RULES: Final[tuple[tuple[Callable[[State], int | None], Callable[[Context], None]], ...]] = (
     (checkout.next_due_s, checkout.expire_due),
+    (subscriptions.next_due_s, subscriptions.advance),
 )
 
 

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from guthaben.sandbox import api_checkout, api_customers, api_money_back, api_payments
+from guthaben.sandbox import (
+    api_checkout,
+    api_customers,
+    api_money_back,
+    api_payments,
+    api_subscriptions,
+)
 from guthaben.sandbox.context import Context
 from guthaben.sandbox.errors import ApiError, JsonObject
 from guthaben.sandbox.form import Params
@@ -78,6 +84,20 @@ _ENDPOINTS: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/radar/early_fraud_warnings/{}", api_money_back.get_fraud_warning),
     ("GET", "/v1/balance_transactions", api_money_back.list_balance_transactions),
     ("GET", "/v1/balance_transactions/{}", api_money_back.get_balance_transaction),
+    ("POST", "/v1/products", api_subscriptions.create_product),
+    ("GET", "/v1/products/{}", api_subscriptions.get_product),
+    ("POST", "/v1/prices", api_subscriptions.create_price),
+    ("GET", "/v1/prices", api_subscriptions.list_prices),
+    ("GET", "/v1/prices/{}", api_subscriptions.get_price),
+    ("POST", "/v1/subscriptions", api_subscriptions.create_subscription),
+    ("GET", "/v1/subscriptions", api_subscriptions.list_subscriptions),
+    ("POST", "/v1/subscriptions/{}", api_subscriptions.update_subscription),
+    ("GET", "/v1/subscriptions/{}", api_subscriptions.get_subscription),
+    ("DELETE", "/v1/subscriptions/{}", api_subscriptions.cancel_subscription),
+    ("POST", "/v1/subscriptions/{}/resume", api_subscriptions.resume_subscription),
+    ("GET", "/v1/invoices", api_subscriptions.list_invoices),
+    ("GET", "/v1/invoices/{}", api_subscriptions.get_invoice),
+    ("POST", "/v1/invoices/{}/pay", api_subscriptions.pay_invoice),
 )
 _PATTERNS: Final = tuple(
     (method, path, re.compile(path.replace("{}", r"([A-Za-z0-9_]{1,100})")), handler)
