@@ -1,4 +1,4 @@
-"""Subscriptions in the sandbox: bought on the page, renewed by the clock, changed, unpaid, ended."""
+"""Subscriptions in the sandbox: bought on the page, renewed by the clock, changed, ended."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Owns the shape of products, prices, subscriptions and invoices, as Stripe sends them.
 
-Pure builders. A period lives on a subscription's items, and an invoice names its subscription in `parent`.
+Pure builders. A period lives on a subscription's items, and an invoice names its subscription in
+`parent`.
 """
 
 from guthaben.sandbox.errors import JsonObject
