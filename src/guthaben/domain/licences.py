@@ -143,6 +143,8 @@ class Standing(NamedTuple):
     known: bool
     """False: none of its items is a plan that is known."""
     began_at_s: int
+    plans: str
+    """The lookup keys of its items."""
 
 
 def standing(subscription: Subscription, plans: Plans, now_s: int) -> Standing:
@@ -163,6 +165,7 @@ def standing(subscription: Subscription, plans: Plans, now_s: int) -> Standing:
         next_nano_usd=sub.allowance_nano_usd if following is None else following,
         known=known,
         began_at_s=sub.began_at_s,
+        plans=", ".join(sorted({item.lookup_key or "(none)" for item in sub.items})),
     )
 
 

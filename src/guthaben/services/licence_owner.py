@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from guthaben.domain.licences import Item, Plans
 from guthaben.payments.subscriptions import SubscriptionFacts
 from guthaben.services.applying import Verdict
+from guthaben.services.notices import OPERATOR, Fact, Notice, tell
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
 from guthaben.store import settings
@@ -93,6 +94,8 @@ def hold(space: Workspace, facts: SubscriptionFacts, told: Told, why: str) -> Ve
         space.cursor, facts.subscription_id, facts.livemode, why, named_by, space.now_s
     )
     settings.raise_alarm(space.cursor, HELD, _held_subject(held), space.now_s)
+    facts_told: dict[str, Fact] = {"reason": why, "event_no": 0}
+    tell(space, OPERATOR, Notice.QUARANTINED, f"licence:{held.held_no}", facts_told)
     return "quarantined", held.reason
 
 

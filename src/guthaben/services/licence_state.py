@@ -16,6 +16,7 @@ from guthaben.domain.grants import ALLOWANCE, NEVER_S
 from guthaben.domain.licences import (
     OVER,
     PAID_FOR,
+    PAST_DUE,
     STATUSES,
     TRIALING,
     Sighting,
@@ -31,6 +32,7 @@ from guthaben.payments.ids import mask_stripe_reference
 from guthaben.payments.subscriptions import SubscriptionFacts
 from guthaben.services.applying import Verdict
 from guthaben.services.licence_owner import Told, hold, items_of, named, owner_of, plans_of
+from guthaben.services.notices import Fact, Notice, tell
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
 from guthaben.store import settings
@@ -44,6 +46,8 @@ UNKNOWN_STATUS: Final = "license_unknown_status"
 SECOND: Final = "license_second_subscription"
 DIFFERS: Final = "license_practice_differs"
 
+UNPAID: Final = frozenset({PAST_DUE, "unpaid"})
+_NEVER_BEGAN: Final = frozenset({"incomplete", "incomplete_expired"})
 _NEWS_IS_LATE_S: Final = 3_600
 """The provider renews within the hour; from then on a licence without news is asked for."""
 
@@ -85,6 +89,7 @@ def hear(
     for order_id in told.order_ids:
         number = space.practice_no(owner)
         plan_rows.complete_order(space.cursor, number, order_id, facts.subscription_id)
+    _tell_people(space, owner, facts, known)
     earlier = _see(space, owner, facts, seen_before)
     retell(space, owner, earlier)
     return "done", "told"
@@ -124,6 +129,23 @@ def _store(
             space.now_s,
         ),
     )
+
+
+def _tell_people(
+    space: Workspace, owner: str, facts: SubscriptionFacts, known: SubscriptionRow | None
+) -> None:
+    """Tell the practice and the operator what changed for the worse, once each."""
+    name = str(mask_stripe_reference(facts.subscription_id))
+    start_s = max(item.period_start_s for item in facts.items)
+    if facts.status in UNPAID and (known is None or known.status not in UNPAID):
+        key = f"{name}:{start_s}"
+        tell(space, owner, Notice.LICENCE_UNPAID, key, {"license": name})
+    ends_at_s = never_ends(facts.ends_at_s)
+    was_paid_for = known is not None and known.status not in _NEVER_BEGAN
+    if ends_at_s < NEVER_S and was_paid_for:
+        key = f"{name}:{ends_at_s}"
+        told: dict[str, Fact] = {"license": name, "ends_at_s": ends_at_s}
+        tell(space, owner, Notice.LICENCE_CANCELLED, key, told)
 
 
 def _see(
@@ -225,7 +247,11 @@ def _alarms(space: Workspace, practice_id: str, found: list[Standing]) -> None:
     _set_alarm(space, SECOND, practice_id, practice_id, len(active) > 1)
     for each in found:
         subject = str(mask_stripe_reference(each.subscription_id))
-        _set_alarm(space, UNKNOWN_PLAN, practice_id, subject, each.active and not each.known)
+        unknown = each.active and not each.known
+        _set_alarm(space, UNKNOWN_PLAN, practice_id, subject, unknown)
+        if unknown:
+            key = f"{subject}:{each.start_s}"
+            tell(space, practice_id, Notice.UNKNOWN_PLAN, key, {"plan": each.plans[:100]})
 
 
 def _set_alarm(space: Workspace, code: str, practice_id: str, subject: str, on: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from guthaben.domain.grants import NEVER_S
 from guthaben.domain.licences import Plans, Standing, Subscription, standing
-from guthaben.domain.practice import allowance_grant
+from guthaben.domain.practice import allowance_of
 from guthaben.errors import (
     GuthabenError,
     InvalidAmount,
@@ -234,7 +234,7 @@ def _view(cursor: Cursor, practice_id: str, now_s: int) -> LicenceView:
     ]
     active = bool(practice.license) and period.license == practice.license
     sold = any(each.subscription_id == practice.license for each in told)
-    grant = allowance_grant(practice.grants, period.license, period.start_s)
+    grant = allowance_of(practice.grants, period)
     return LicenceView(
         practice_id,
         str(mask_stripe_reference(practice.license)) if sold else practice.license,
