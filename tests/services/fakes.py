@@ -32,9 +32,11 @@ from guthaben.payments.gateway import (
     RefundReceipt,
     SetupFacts,
     SetupOrder,
+    SubscriptionFacts,
     SubscriptionOrder,
     Unknown,
 )
+from guthaben.payments.subscriptions import subscription_facts
 
 CREATED_AT_S = 1_700_000_000
 
@@ -76,6 +78,10 @@ class FakeGateway:
     asked: list[Asked] = field(default_factory=list)
     payments: dict[str, PaymentFacts] = field(default_factory=dict)
     setups: dict[str, SetupFacts] = field(default_factory=dict)
+    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As the provider shows them now."""
+    while_asked: Callable[[str], None] = lambda _subscription_id: None
+    """Called after a subscription was read, before the answer arrives."""
     down: PaymentError | None = None
     """Raised by everything but a charge, as long as it is set."""
     refuse: Exception | None = None
@@ -169,6 +175,14 @@ class FakeGateway:
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         self._read("retrieve_setup", setup_id)
         return self.setups[setup_id]
+
+    def retrieve_subscription(self, subscription_id: str) -> SubscriptionFacts:
+        self._read("retrieve_subscription", subscription_id)
+        if subscription_id not in self.subscriptions:
+            raise PaymentRejected("There is no such subscription.")
+        read = subscription_facts(self.subscriptions[subscription_id])
+        self.while_asked(subscription_id)
+        return read
 
     def cancel_payment(self, payment_id: str) -> PaymentFacts:
         raise NotImplementedError

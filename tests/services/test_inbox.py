@@ -242,8 +242,10 @@ def test_a_worker_that_fails_late_does_not_undo_what_another_did(paid: House) ->
 
 
 def test_kinds_that_move_no_money_are_ignored(house: House) -> None:
-    for kind in ("invoice.paid", "customer.created", "payment_intent.created", "x.y"):
+    for kind in ("invoice.created", "customer.created", "payment_intent.created", "x.y"):
         assert house.tell(kind, {"id": "in_1", "object": "invoice"}) == "ignored:type"
+    about = {"id": "in_1", "object": "invoice"}
+    assert house.tell("invoice.paid", about) == "ignored:no_subscription"
     assert house.gateway.asked == []
 
 

@@ -217,10 +217,15 @@ def test_a_foreign_page_that_failed_is_ignored(house: House, kind: str) -> None:
     assert house.tell(kind, page_of(**ABSENT, metadata={})) == "ignored:not_ours"
 
 
-def test_a_subscription_page_is_none_of_ours(house: House) -> None:
+def test_a_page_of_a_foreign_subscription_is_ignored_without_an_alarm(house: House) -> None:
     about = page_of(mode="subscription", payment_intent=None, metadata={}, subscription="sub_1")
-    assert house.tell(COMPLETED, about) == "done:not_paid_yet"
-    assert house.gateway.asked == []
+    item = {"current_period_start": 1, "current_period_end": 2, "price": {"lookup_key": "other"}}
+    house.gateway.subscriptions["sub_1"] = {
+        "id": "sub_1", "status": "active", "created": 1, "livemode": True, "customer": "cus_9",
+        "items": {"data": [item]},
+    }  # fmt: skip
+    assert house.tell(COMPLETED, about) == "ignored:not_ours"
+    assert (house.rows("SELECT * FROM credit_practice"), house.alarms()) == ([], [])
 
 
 def test_expanded_objects_are_read_like_plain_ids(bought: House) -> None:

@@ -1,5 +1,6 @@
 """A server in this process, on a database of its own, with a provider that only pretends."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,14 @@ from fastapi import FastAPI
 from guthaben.errors import GuthabenError
 from guthaben.payments.facts import checkout_facts
 from guthaben.payments.gateway import CheckoutFacts, CheckoutOrder, HostedPage, SetupOrder
+from guthaben.payments.gateway import (
+    CheckoutOrder,
+    HostedPage,
+    SetupOrder,
+    SubscriptionFacts,
+    SubscriptionOrder,
+)
+from guthaben.payments.subscriptions import subscription_facts
 from guthaben.services.topups import AutoTopupChange
 from guthaben.web.app import create_app
 from guthaben.web.deps import Services
@@ -25,6 +34,7 @@ class PretendedGateway:
 
     orders: list[Any] = field(default_factory=list)
     breaks_with: GuthabenError | None = None
+    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def create_checkout(self, order: CheckoutOrder) -> HostedPage:
         return self._page(order)
@@ -41,6 +51,13 @@ class PretendedGateway:
     def _facts(self, session_id: str, status: str) -> CheckoutFacts:
         facts = {"id": session_id, "mode": "payment", "status": status, "payment_status": "unpaid"}
         return checkout_facts(facts)
+    def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
+        return self._page(order)
+
+    def retrieve_subscription(self, subscription_id: str) -> SubscriptionFacts:
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        return subscription_facts(self.subscriptions[subscription_id])
 
     def _page(self, order: Any) -> HostedPage:
         if self.breaks_with is not None:
@@ -102,6 +119,21 @@ class Web:
             settings.save_settings(space.cursor, number, mode, row, space.now_s)
 
         self.services.core.store.run(save)
+
+    def subscribe(self, practice_id: str = "prac_1", **fields: Any) -> dict[str, Any]:
+        """Let the provider have a subscription of 30 days to `basic_monthly`, begun now."""
+        now_s = int(time.time())
+        item = {
+            "current_period_start": now_s, "current_period_end": now_s + 2_592_000, "quantity": 1,
+            "price": {"lookup_key": "basic_monthly"},
+        }  # fmt: skip
+        made = {
+            "id": "sub_1234567890abcdef", "status": "active", "livemode": False, "created": now_s,
+            "customer": "cus_1234567890abcd", "metadata": {"practice_id": practice_id},
+            "items": {"data": [item], "has_more": False}, **fields,
+        }  # fmt: skip
+        self.gateway.subscriptions[made["id"]] = made
+        return made
 
     def switch_on(self, practice_id: str = "prac_1") -> None:
         """Switch the automatic top-up on with a consent."""

@@ -24,6 +24,8 @@ ROUTES = {
         ("GET", "/v1/topups/tu_1"), ("POST", "/v1/payment-method/setup"),
         ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"), ("GET", "/v1/usage"),
         ("POST", "/v1/portal-sessions"), ("GET", "/v1/language"), ("PUT", "/v1/language"),
+        ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"),
+        ("GET", "/v1/license"), ("POST", "/v1/license/checkout"),
     ],
     "both": [("GET", "/v1/balance"), ("GET", "/v1/calls"), ("GET", "/v1/reservations/call_1_x")],
     "admin": [
@@ -31,7 +33,11 @@ ROUTES = {
         ("POST", "/v1/admin/practices/prac_1/adjustments"),
         ("PUT", "/v1/admin/practices/prac_1/license"),
         ("PUT", "/v1/admin/practices/prac_1/policy"), ("GET", "/v1/admin/verify"),
-        ("GET", "/v1/admin/alarms"),
+        ("GET", "/v1/admin/alarms"), ("GET", "/v1/admin/plans"), ("PUT", "/v1/admin/plans"),
+        ("POST", "/v1/admin/plans/remove"), ("GET", "/v1/admin/licenses/held"),
+        ("GET", "/v1/admin/practices/prac_1/license"),
+        ("POST", "/v1/admin/practices/prac_1/license/refresh"),
+        ("POST", "/v1/admin/practices/prac_1/license/assign"),
     ],
 }  # fmt: skip
 ALL = [route for routes in ROUTES.values() for route in routes]
@@ -87,7 +93,8 @@ async def test_a_key_does_what_its_scope_says_and_no_more(web: Web, scope: str) 
         allowed = group == scope or (group == "both" and scope != "admin")
         for method, path in routes:
             answer = await client.request(method, path)
-            assert (answer.status_code != 403) == allowed, (method, path, answer.text)
+            in_scope = answer.status_code != 403 or answer.json()["code"] != "scope_missing"
+            assert in_scope == allowed, (method, path, answer.text)
             if not allowed:
                 assert answer.json()["code"] == "scope_missing"
 

@@ -5,6 +5,7 @@ Pure builders. A period lives on a subscription's items, and an invoice names it
 """
 
 from guthaben.sandbox.errors import JsonObject
+from guthaben.sandbox.form import words
 from guthaben.sandbox.ids import new_id, random_text
 from guthaben.sandbox.objects import as_list
 
@@ -171,26 +172,54 @@ def subscription(now_s: int, customer_id: str, currency: str, **given: object) -
     } | given
 
 
+_NO_INVOICE_DETAILS: JsonObject = {
+    **dict.fromkeys(
+        words(
+            "account_tax_ids application automatically_finalizes_at custom_fields customer_account "
+            "customer_address customer_email customer_name customer_phone customer_shipping "
+            "default_payment_method default_source description due_date footer from_invoice "
+            "hosted_invoice_url invoice_pdf last_finalization_error latest_revision "
+            "next_payment_attempt on_behalf_of receipt_number rendering shipping_cost "
+            "shipping_details statement_descriptor test_clock webhooks_delivered_at"
+        )
+    ),
+    "account_country": "CH",
+    "account_name": "Sandbox",
+    "amount_overpaid": 0,
+    "amount_paid": 0,
+    "amount_shipping": 0,
+    "attempt_count": 0,
+    "attempted": False,
+    "auto_advance": True,
+    "collection_method": "charge_automatically",
+    "customer_tax_exempt": "none",
+    "customer_tax_ids": [],
+    "default_tax_rates": [],
+    "discounts": [],
+    "ending_balance": 0,
+    "issuer": {"type": "self"},
+    "livemode": False,
+    "metadata": {},
+    "post_payment_credit_notes_amount": 0,
+    "pre_payment_credit_notes_amount": 0,
+    "starting_balance": 0,
+    "total_discount_amounts": [],
+    "total_pretax_credit_amounts": [],
+    "total_taxes": [],
+}
+
+
 def invoice(now_s: int, of: JsonObject, amount: int, reason: str) -> JsonObject:
     """Build an open invoice of a subscription."""
     invoice_id = new_id("in")
     item = of["items"]["data"][0]
     bounds = item["current_period_start"], item["current_period_end"]
-    return {
+    lines = [_line(invoice_id, of, each, bounds) for each in of["items"]["data"]]
+    return _NO_INVOICE_DETAILS | {
         "id": invoice_id,
         "object": "invoice",
-        "account_country": "CH",
-        "account_name": "Sandbox",
-        "account_tax_ids": None,
         "amount_due": amount,
-        "amount_overpaid": 0,
-        "amount_paid": 0,
         "amount_remaining": amount,
-        "amount_shipping": 0,
-        "application": None,
-        "attempt_count": 0,
-        "attempted": False,
-        "auto_advance": True,
         "automatic_tax": {
             "disabled_reason": None,
             "enabled": False,
@@ -198,45 +227,13 @@ def invoice(now_s: int, of: JsonObject, amount: int, reason: str) -> JsonObject:
             "provider": None,
             "status": None,
         },
-        "automatically_finalizes_at": None,
         "billing_reason": reason,
-        "collection_method": "charge_automatically",
         "created": now_s,
         "currency": of["currency"],
-        "custom_fields": None,
         "customer": of["customer"],
-        "customer_account": None,
-        "customer_address": None,
-        "customer_email": None,
-        "customer_name": None,
-        "customer_phone": None,
-        "customer_shipping": None,
-        "customer_tax_exempt": "none",
-        "customer_tax_ids": [],
-        "default_payment_method": None,
-        "default_source": None,
-        "default_tax_rates": [],
-        "description": None,
-        "discounts": [],
-        "due_date": None,
         "effective_at": now_s,
-        "ending_balance": 0,
-        "footer": None,
-        "from_invoice": None,
-        "hosted_invoice_url": None,
-        "invoice_pdf": None,
-        "issuer": {"type": "self"},
-        "last_finalization_error": None,
-        "latest_revision": None,
-        "lines": as_list(
-            f"/v1/invoices/{invoice_id}/lines",
-            [_line(invoice_id, of, each, bounds) for each in of["items"]["data"]],
-        ),
-        "livemode": False,
-        "metadata": {},
-        "next_payment_attempt": None,
+        "lines": as_list(f"/v1/invoices/{invoice_id}/lines", lines),
         "number": f"{random_text(8).upper()}-0001",
-        "on_behalf_of": None,
         "parent": {
             "quote_details": None,
             "subscription_details": {"metadata": of["metadata"], "subscription": of["id"]},
@@ -249,14 +246,6 @@ def invoice(now_s: int, of: JsonObject, amount: int, reason: str) -> JsonObject:
         },
         "period_end": now_s,
         "period_start": bounds[0],
-        "post_payment_credit_notes_amount": 0,
-        "pre_payment_credit_notes_amount": 0,
-        "receipt_number": None,
-        "rendering": None,
-        "shipping_cost": None,
-        "shipping_details": None,
-        "starting_balance": 0,
-        "statement_descriptor": None,
         "status": "open",
         "status_transitions": {
             "finalized_at": now_s,
@@ -266,13 +255,8 @@ def invoice(now_s: int, of: JsonObject, amount: int, reason: str) -> JsonObject:
         },
         "subtotal": amount,
         "subtotal_excluding_tax": amount,
-        "test_clock": None,
         "total": amount,
-        "total_discount_amounts": [],
         "total_excluding_tax": amount,
-        "total_pretax_credit_amounts": [],
-        "total_taxes": [],
-        "webhooks_delivered_at": None,
     }
 
 

@@ -120,6 +120,7 @@ class Services:
             Inbox(guthaben, gateway, secrets=webhook_secrets, livemode_expected=livemode),
             charger,
             PageCloser(guthaben.core.store, gateway),
+            Licences(guthaben, gateway, livemode=livemode),
         )
         return cls(
             guthaben,
@@ -127,7 +128,6 @@ class Services:
             purchases_allowed=purchases_allowed,
             public_url=public_url,
             livemode=livemode,
-            Licences(guthaben, gateway, livemode=livemode),
         )
 
     @property
