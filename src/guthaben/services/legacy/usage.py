@@ -12,11 +12,11 @@ from typing import NamedTuple
 from guthaben.domain.calls import Origin, Usage
 from guthaben.domain.commands import RecordUsage, SetLicense
 from guthaben.domain.period import Period
-from guthaben.domain.practice import ACTIVE, allowance_of, balance_of
+from guthaben.domain.practice import ACTIVE, Practice, allowance_of, balance_of
 from guthaben.errors import InvalidAmount
 from guthaben.services.legacy.plans import OldLicense, is_over, period_of
 from guthaben.services.requests import checked
-from guthaben.store import practices, queries
+from guthaben.store import licences, practices, queries
 from guthaben.store.connection import Cursor
 from guthaben.store.legacy import rows as legacy_rows
 from guthaben.store.legacy.rows import BlockedCall
@@ -119,7 +119,7 @@ def _tell_license(space: Workspace, license: OldLicense, period: Period) -> None
         period.end_s,
         period.allowance_nano_usd,
     )
-    if command != _told(space, license.practice_id):
+    if command != _told(space, license.practice_id) and not _is_sold_here(space, known):
         space.apply(license.practice_id, command)
 
 
@@ -132,6 +132,11 @@ def _told(space: Workspace, practice_id: str) -> SetLicense:
         known.period_end_s,
         known.allowance_nano_usd,
     )
+
+
+def _is_sold_here(space: Workspace, known: Practice) -> bool:
+    """Tell whether the licence is a subscription that the engine hears of by itself."""
+    return licences.is_subscription_of(space.cursor, known.practice_no, known.license)
 
 
 def block(space: Workspace, license: OldLicense, report: Report) -> int:
