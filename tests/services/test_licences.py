@@ -424,10 +424,40 @@ def test_a_plan_of_ours_without_a_name_is_held(change: Change, sold: House) -> N
     assert sold.alarms() == ["license_held"], "alarmed once"
 
 
+def test_another_product_of_a_practice_is_none_of_ours(change: Change, sold: House) -> None:
+    sold.guthaben.grant(PRACTICE, USD, key="known")
+    assert change(plan="of another product") == "ignored:not_ours"
+    assert (allowance(sold), sold.alarms()) == (0, [])
+
+
 def test_a_practice_nobody_knows_is_believed_only_with_a_plan_of_ours(
     change: Change, sold: House
 ) -> None:
-    quarantined(sold, change(plan="no plan of ours"), "unknown_practice")
+    metadata = {"practice_id": PRACTICE, "lookup_key": "no plan yet"}
+    quarantined(sold, change(plan="no plan yet", metadata=metadata), "unknown_practice")
+
+
+def test_a_plan_that_was_never_known_takes_nobodys_place(change: Change, sold: House) -> None:
+    sold.guthaben.set_license(
+        PRACTICE, "by hand", period_start_s=NOON, period_end_s=NOON + MONTH_S,
+        allowance_nano_usd=7 * USD,
+    )  # fmt: skip
+    metadata = {"practice_id": PRACTICE, "lookup_key": "no plan yet"}
+    assert change(plan="no plan yet", metadata=metadata) == "done:told"
+    assert (allowance(sold), sold.alarms()) == (7, ["license_unknown_plan"])
+    PlanBook(sold.guthaben.core).set("no plan yet", 30 * USD)
+    assert allowance(sold) == 30
+
+
+def test_who_is_named_later_is_held_no_more(change: Change, sold: House) -> None:
+    change(metadata={})
+    page = {
+        "id": "cs_1", "mode": "subscription", "subscription": "sub_1", "metadata": {},
+        "client_reference_id": PRACTICE,
+    }  # fmt: skip
+    assert sold.tell("checkout.session.completed", page) == "done:told"
+    assert (allowance(sold), licences.held(sold.guthaben.core)) == (20, [])
+    assert sold.rows("SELECT 1 FROM credit_alarm WHERE cleared_at_s = 0") == []
 
 
 def test_a_customer_of_another_practice_is_held(change: Change, sold: House) -> None:
@@ -628,6 +658,22 @@ def test_a_renewal_that_nobody_tells_is_asked_for(change: Change, sold: House) -
     assert desk.refresh_overdue() == 1
     assert allowance(sold) == 50
     assert desk.refresh_overdue() == 0
+
+
+def test_one_that_can_not_be_understood_starves_no_other(change: Change, sold: House) -> None:
+    change()
+    change(id="sub_2", metadata={"practice_id": OTHER}, customer="cus_2", created=NOON + 1)
+    sold.clock.wait(MONTH_S + 3_601)
+    del sold.gateway.subscriptions["sub_1"]
+    sold.gateway.subscriptions["sub_2"] |= {"items": items(item("pro", start_s=NOON + MONTH_S))}
+    desk = Licences(sold.guthaben, sold.gateway)
+    assert desk.refresh_overdue() == 2
+    assert allowance(sold, OTHER) == 50
+    assert desk.refresh_overdue() == 0, "and is asked for again in some hours"
+    sold.gateway.down = PaymentUnavailable("no answer")
+    sold.clock.wait(6 * 3_600 + 1)
+    with pytest.raises(PaymentUnavailable):
+        desk.refresh_overdue()
 
 
 def test_many_at_once_come_to_the_same(change: Change, sold: House) -> None:

@@ -185,8 +185,11 @@ def period_allowance(sightings: Iterable[Sighting], plans: Plans, start_s: int) 
 
 
 def leading(standings: Iterable[Standing]) -> Standing | None:
-    """Choose a practice's licence: the highest allowance, of equal ones the one begun first."""
-    active = [found for found in standings if found.active]
+    """Choose a practice's licence: the highest allowance, of equal ones the one begun first.
+
+    One whose plan was never known doesn't lead: it must not take the place of what there is.
+    """
+    active = [found for found in standings if found.active and (found.known or found.next_nano_usd)]
     return min(
         active,
         key=lambda s: (-s.period_nano_usd, -s.next_nano_usd, s.began_at_s, s.subscription_id),

@@ -16,7 +16,7 @@ from guthaben.payments.gateway import PaymentGateway, SubscriptionFacts
 from guthaben.payments.subscriptions import invoice_subscription, subscription_facts
 from guthaben.services import licence_state
 from guthaben.services.applying import Verdict
-from guthaben.services.licence_owner import Told, named, release_held
+from guthaben.services.licence_owner import Told, named
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
 from guthaben.store.store import Store
@@ -99,9 +99,7 @@ class LicenceNews:
 
     def assign(self, subscription_id: str, practice_id: str) -> Verdict:
         """Take an operator's word on whose a subscription is."""
-        verdict = self.ask(subscription_id, practice_id=practice_id)
-        self._store.run(lambda space: release_held(space, subscription_id))
-        return verdict
+        return self.ask(subscription_id, practice_id=practice_id)
 
 
 def _expired(space: Workspace, told: Told) -> Verdict:

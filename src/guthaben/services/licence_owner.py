@@ -49,6 +49,9 @@ def owner_of(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[st
     """Say whose a subscription is that we never heard of, or why that is in doubt."""
     if told.order_ids:
         return _ordered(space, facts, told)
+    plan_is_ours = plans_of(space).knows(items_of(facts))
+    if not (plan_is_ours or _says_ours(facts)):
+        return "", ""  # another product on the same account, whomever it names
     customer_id = facts.customer_id
     customers = rows.owners_of_customer(space.cursor, customer_id) if customer_id else set()
     if len(told.practice_ids) > 1:
@@ -57,12 +60,17 @@ def owner_of(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[st
         (owner,) = told.practice_ids
         if customers and owner not in customers:
             return "", "customer_mismatch"
-        if not _is_ours(space, facts) and not space.practice(owner).practice_no:
+        if not plan_is_ours and not space.practice(owner).practice_no:
             return "", "unknown_practice"
         return owner, ""
     if len(customers) == 1:
         return customers.pop(), ""
-    return "", "no_practice" if _is_ours(space, facts) else ""
+    return "", "no_practice"
+
+
+def _says_ours(facts: SubscriptionFacts) -> bool:
+    """Tell whether it was bought by a page of ours or of the four modules, by its metadata."""
+    return facts.metadata.get("aza_purpose") == PURPOSE_LICENSE or "lookup_key" in facts.metadata
 
 
 def _ordered(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[str, str]:
@@ -81,10 +89,6 @@ def _ordered(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[st
     if order.subscription_id not in ("", facts.subscription_id):
         return "", "second_subscription_for_order"
     return owner, ""
-
-
-def _is_ours(space: Workspace, facts: SubscriptionFacts) -> bool:
-    return plans_of(space).knows(items_of(facts))
 
 
 def hold(space: Workspace, facts: SubscriptionFacts, told: Told, why: str) -> Verdict:

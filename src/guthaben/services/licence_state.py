@@ -31,7 +31,15 @@ from guthaben.domain.practice import Practice
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.payments.subscriptions import SubscriptionFacts
 from guthaben.services.applying import Verdict
-from guthaben.services.licence_owner import Told, hold, items_of, named, owner_of, plans_of
+from guthaben.services.licence_owner import (
+    Told,
+    hold,
+    items_of,
+    named,
+    owner_of,
+    plans_of,
+    release_held,
+)
 from guthaben.services.notices import Fact, Notice, tell
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
@@ -85,6 +93,8 @@ def hear(
             return hold(space, facts, told, why)
         if not owner:
             return "ignored", "not_ours"
+    if known is None:
+        release_held(space, facts.subscription_id)
     _store(space, owner, facts, known)
     for order_id in told.order_ids:
         number = space.practice_no(owner)
@@ -122,13 +132,19 @@ def _store(
             never_ends(facts.ends_at_s),
             facts.created_at_s,
             over,
-            NEVER_S if over else max(item.end_s for item in items) + _NEWS_IS_LATE_S,
+            NEVER_S if over else _due_at_s(facts) + _NEWS_IS_LATE_S,
             kept if plan is None else plan,
             plan is None and not over,
             (known.version if known else 0) + 1,
             space.now_s,
         ),
     )
+
+
+def _due_at_s(facts: SubscriptionFacts) -> int:
+    """Tell when the provider has news at the latest: of the next period, or of the end."""
+    renewal_s = max(item.period_end_s for item in facts.items)
+    return min(renewal_s, never_ends(facts.ends_at_s))
 
 
 def _tell_people(

@@ -6,6 +6,7 @@ subscription entitles to is decided in `licence_state`; nothing here changes cre
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,10 @@ from guthaben.domain.practice import allowance_of
 from guthaben.errors import (
     GuthabenError,
     InvalidAmount,
+    InvalidInput,
+    PaymentError,
     PaymentOutcomeUnknown,
+    PaymentUnavailable,
     Refused,
 )
 from guthaben.payments.gateway import HostedPage, PaymentGateway, SubscriptionOrder
@@ -34,6 +38,8 @@ from guthaben.store.connection import Cursor
 from guthaben.store.licences import HeldRow, SubscriptionRow
 from guthaben.store.plans import OrderRow
 from guthaben.store.workspace import Workspace
+
+log = logging.getLogger("guthaben.licences")
 
 MOST_SEATS: Final = 10_000
 _ASK_AGAIN_S: Final = 6 * 3600
@@ -198,14 +204,29 @@ class Licences:
         return show(self._core, practice_id)
 
     def refresh_overdue(self) -> int:
-        """Ask about subscriptions whose renewal nobody told, a few at a time; tell how many."""
+        """Ask about subscriptions whose renewal nobody told, a few at a time; tell how many.
+
+        One that can't be understood waits with the others for its next turn. Raises
+        `PaymentUnavailable` where no other would fare better.
+        """
         now_s = self._core.now_ms() // 1000
         due = self._core.ask(
             lambda cur: rows.overdue(cur, now_s, now_s - _ASK_AGAIN_S, _MOST_ASKED)
         )
         for subscription_id in due:
-            self.news.ask(subscription_id)
+            self._ask_overdue(subscription_id)
         return len(due)
+
+    def _ask_overdue(self, subscription_id: str) -> None:
+        try:
+            self.news.ask(subscription_id)
+        except PaymentUnavailable:
+            raise
+        except (PaymentError, InvalidInput) as error:
+            log.warning("a late subscription could not be asked for: %s", error.code)
+            self._store.run(
+                lambda space: rows.note_asked(space.cursor, subscription_id, space.now_s)
+            )
 
 
 def _record(space: Workspace, practice_id: str, row: OrderRow) -> OrderRow:

@@ -193,6 +193,15 @@ def overdue(
     return [row[0] for row in rows]
 
 
+def note_asked(cursor: sqlite3.Cursor, subscription_id: str, now_s: int) -> None:
+    """Remember that a subscription was asked for, in vain."""
+    cursor.execute(
+        "UPDATE credit_subscription SET asked_at_s = ? WHERE subscription_id = ?"
+        f" AND provider = '{_PROVIDER}' AND livemode IN (0, 1)",
+        (now_s, subscription_id),
+    )
+
+
 def page_of_owners(cursor: sqlite3.Cursor, after_no: int, limit: int) -> list[tuple[int, str]]:
     """Read practices that have a subscription, in the order of their numbers."""
     rows = cursor.execute(
