@@ -109,7 +109,7 @@ def it_is_used_and_renewed(house: House, sub: str) -> None:
 
 
 def an_upgrade_gives_the_difference_at_once(house: House, sub: str, price_id: str) -> None:
-    house.control.do("/faults/deliveries", {"kind": "duplicate", "times": 3})
+    house.control.do("/faults/deliveries", {"fault": "duplicate", "copies": 3, "times": None})
     change_plan(sub, price_id)
     assert allowance(house) == "45.00"
     house.control.http.delete("/_control/faults")
@@ -148,7 +148,8 @@ def a_failed_payment_opens_no_period_until_it_is_paid(house: House, sub: str) ->
     settled(house)
     method = stripe.Subscription.retrieve(sub).default_payment_method
     house.control.do(f"/payment_methods/{method}/outcome", {"outcome": "insufficient_funds"})
-    house.control.do("/faults/deliveries", {"kind": "drop", "next": 1})  # the word of the renewal
+    # The word of the renewal is lost; the word of the failed payment comes.
+    house.control.do("/faults/deliveries", {"fault": "lose", "match": {"types": ["*.updated"]}})
     next_period(house, sub)
     settled(house)
     assert stripe.Subscription.retrieve(sub).status == "past_due"
