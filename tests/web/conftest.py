@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from guthaben.errors import GuthabenError
 from guthaben.payments.facts import checkout_facts
-from guthaben.payments.gateway import CheckoutFacts, CheckoutOrder, HostedPage, SetupOrder
 from guthaben.payments.gateway import (
+    CheckoutFacts,
     CheckoutOrder,
     HostedPage,
     SetupOrder,
@@ -51,6 +51,7 @@ class PretendedGateway:
     def _facts(self, session_id: str, status: str) -> CheckoutFacts:
         facts = {"id": session_id, "mode": "payment", "status": status, "payment_status": "unpaid"}
         return checkout_facts(facts)
+
     def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
         return self._page(order)
 

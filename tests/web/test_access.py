@@ -24,7 +24,6 @@ ROUTES = {
         ("GET", "/v1/topups/tu_1"), ("POST", "/v1/payment-method/setup"),
         ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"), ("GET", "/v1/usage"),
         ("POST", "/v1/portal-sessions"), ("GET", "/v1/language"), ("PUT", "/v1/language"),
-        ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"),
         ("GET", "/v1/license"), ("POST", "/v1/license/checkout"),
     ],
     "both": [("GET", "/v1/balance"), ("GET", "/v1/calls"), ("GET", "/v1/reservations/call_1_x")],

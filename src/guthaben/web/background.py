@@ -30,7 +30,6 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
     ]
     if payments is not None:
         inbox, charger, closer = payments.inbox, payments.charger, payments.closer
-        inbox, charger = payments.inbox, payments.charger
         licences = payments.licences
         found += [
             Job(INBOX, 2, lambda turn: _drain(inbox, turn)),

@@ -24,9 +24,9 @@ from guthaben.services.closing import PageCloser
 from guthaben.services.delivery import Dispatcher
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
+from guthaben.services.licences import Licences
 from guthaben.services.portal import Portal
 from guthaben.services.targets import Targets
-from guthaben.services.licences import Licences
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store.writer import wall_clock_ms

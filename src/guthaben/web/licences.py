@@ -16,7 +16,7 @@ from guthaben.services import licences
 from guthaben.services.checks import MAX_TEXT
 from guthaben.services.licences import MOST_SEATS
 from guthaben.services.plans import PlanBook
-from guthaben.services.topups import LANGUAGES
+from guthaben.texts import LANGUAGES
 from guthaben.web import licence_views, models
 from guthaben.web.call_shapes import NO_QUERY
 from guthaben.web.deps import Services
