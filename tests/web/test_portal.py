@@ -315,7 +315,8 @@ async def test_its_practice_can_give_a_purchase_up(visitor: Visitor) -> None:
 
 async def test_the_server_closes_pages_as_a_job(web: Web) -> None:
     assert isinstance(web.services.payments.closer, PageCloser)
-    jobs = background.jobs(web.services.guthaben, web.services.payments)
+    services = web.services
+    jobs = background.jobs(services.guthaben, services.payments, services.dispatcher)
     assert "close_pages" in {job.name for job in jobs}
 
 
