@@ -28,12 +28,16 @@ READY = AutoTopup(
 # In the order of the checks: the reason, and what brings it about.
 OBSTACLES: list[tuple[Reason, dict[str, object]]] = [
     (Reason.DISABLED, {"enabled": False}),
+    (Reason.STOPPED, {"stopped": True}),
     (Reason.ABOVE_TRIGGER, {"is_low": False}),
     (Reason.PRACTICE_NOT_ACTIVE, {"practice_active": False}),
     (Reason.NO_PAYMENT_METHOD, {"payment_method_id": ""}),
     (Reason.MONTHLY_LIMIT_REACHED, {"spent_rappen": 27_001}),
     (Reason.PENDING, {"in_flight": True}),
     (Reason.COOLDOWN, {"last_success_at_s": NOW_S - 1}),
+    (Reason.BACKING_OFF, {"retry_at_s": NOW_S + 1}),
+    (Reason.NEED_EXHAUSTED, {"tries_of_need": 3}),
+    (Reason.CARD_EXHAUSTED, {"tries_of_card": 15}),
     (Reason.NO_CONSENT, {"consent": None}),
     (Reason.MISCONFIGURED, {"credit_nano_usd": 0}),
 ]
@@ -69,9 +73,10 @@ def test_all_reasons_but_charging_are_covered() -> None:
 
 def test_reasons_keep_their_words() -> None:
     assert [reason.value for reason in Reason] == [
-        "charge", "disabled", "above_trigger", "no_payment_method",
+        "charge", "disabled", "topups_stopped", "above_trigger", "no_payment_method",
         "auto_topup_monthly_limit_reached", "pending_auto_topup", "cooldown_24h",
-        "practice_not_active", "no_consent", "misconfigured",
+        "waiting_to_retry", "need_exhausted", "card_exhausted", "practice_not_active",
+        "no_consent", "misconfigured",
     ]  # fmt: skip
 
 
@@ -90,6 +95,10 @@ def test_reasons_keep_their_words() -> None:
         ({"consent": Consent(1, 3_000, 29_999)}, Reason.NO_CONSENT),
         ({"consent": Consent(1, 9_000, 90_000)}, Reason.CHARGE),
         ({"customer_id": ""}, Reason.NO_PAYMENT_METHOD),
+        ({"retry_at_s": NOW_S}, Reason.CHARGE),
+        ({"tries_of_need": 2, "tries_of_card": 14}, Reason.CHARGE),
+        ({"largest_rappen": 3_001}, Reason.NO_CONSENT),
+        ({"largest_rappen": 9_000, "consent": Consent(1, 3_000, 30_000, 9_000)}, Reason.CHARGE),
         ({"amount_rappen": 0}, Reason.MISCONFIGURED),
         ({"amount_rappen": -1}, Reason.MISCONFIGURED),
         ({"credit_nano_usd": -1}, Reason.MISCONFIGURED),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never, cast
 
-from guthaben.domain import apply_calls, apply_credit, apply_payments
+from guthaben.domain import apply_calls, apply_credit, apply_payments, apply_topups
 from guthaben.domain.auto_topup import AutoTopup
 from guthaben.domain.calls import Call
 from guthaben.domain.commands import (
@@ -16,6 +16,7 @@ from guthaben.domain.commands import (
     ClaimTopup,
     CloseEvent,
     Command,
+    ConfirmCancelled,
     CreditCommand,
     Expire,
     ExpireGrants,
@@ -29,6 +30,7 @@ from guthaben.domain.commands import (
     RecordUsage,
     Release,
     Reserve,
+    SendAttempt,
     SetLicense,
     SetPolicy,
     Settle,
@@ -103,7 +105,7 @@ def _apply_credit(
             return apply_payments.net_payment(practice, event, command, now_s)
         case TakeCredit():
             return apply_payments.take_credit(practice, command, now_s)
-        case ClaimTopup():
+        case ClaimTopup() | SendAttempt() | ConfirmCancelled():
             context = subject if isinstance(subject, AutoTopup) else AutoTopup()
-            return apply_payments.claim_topup(practice, context, command, now_s)
+            return apply_topups.apply_attempt(practice, context, event, command, now_s)
     assert_never(command)

@@ -1,4 +1,4 @@
-"""What the commands on money do: purchases, attempts, refunds, claims of an automatic top-up.
+"""What the commands on money do: purchases, attempts without credit, refunds.
 
 Law: credit for a payment is granted once for ever, and what is left of it follows one equation per
 payment. An attempt is recorded before anybody charges. A refusal is raised and changes nothing.
@@ -6,12 +6,8 @@ payment. An attempt is recorded before anybody charges. A refusal is raised and 
 
 from __future__ import annotations
 
-import json
-
 from guthaben.domain.apply_credit import CreditResult, finished, require_amount, take_back
-from guthaben.domain.auto_topup import AutoTopup, Decision, Reason, below_trigger, decide
 from guthaben.domain.commands import (
-    ClaimTopup,
     CloseEvent,
     Fulfil,
     NetPayment,
@@ -23,7 +19,7 @@ from guthaben.domain.draft import Draft, Refusal
 from guthaben.domain.grants import NEVER_S, PAID, PROMOTIONAL, burn_down
 from guthaben.domain.journal import Account, Code
 from guthaben.domain.money import is_amount
-from guthaben.domain.practice import ACTIVE, Practice, balance_of, current_period
+from guthaben.domain.practice import Practice
 from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
     FAILED_AUTO_TOPUP,
@@ -78,6 +74,8 @@ def fulfil(
         grant_no=grant_no,
         bonus_grant_no=bonus_no,
         reason="",
+        verdict="",
+        open_minor=0,
     )
     return finished(draft, Outcome(True, grant_no=grant_no, event=done), done)
 
@@ -96,6 +94,8 @@ def close_event(practice: Practice, event: CreditEvent | None, command: CloseEve
         session_id=command.session_id or event.session_id,
         reason=command.reason or event.reason,
         amount_nano_usd=event.amount_nano_usd,
+        verdict=command.verdict or event.verdict,
+        open_minor=command.open_minor,
     )
     return CreditResult(practice, moved, [], Outcome(True, event=moved))
 
@@ -180,67 +180,3 @@ def take_credit(practice: Practice, command: TakeCredit, now_s: int) -> CreditRe
     take_back(draft, paid, amount, CLAWED_BACK, Code.CLAWBACK)
     after = draft.finish(next_event_no=practice.next_event_no + 1)
     return CreditResult(after, None, draft.transfers, Outcome(True, event=event), event)
-
-
-def claim_topup(
-    practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int
-) -> CreditResult:
-    """Decide about an automatic charge and, if it is to be made, record the attempt as pending."""
-    context = context._replace(practice_active=practice.status == ACTIVE)
-    decision = claim_decision(practice, context, command.shortfall, now_s)
-    if not decision.charges:
-        resting = practice._replace(auto_topup_next_s=_next_look(decision, now_s))
-        outcome = Outcome(True, decision.reason.value, False)
-        return CreditResult(resting, None, [], outcome)
-    event = _attempt(practice, context, command, now_s)
-    after = practice._replace(
-        next_event_no=practice.next_event_no + 1, auto_topup_next_s=now_s + _LOOK_AGAIN_S
-    )
-    return CreditResult(after, None, [], Outcome(True, event=event), event)
-
-
-_LOOK_AGAIN_S = 30
-"""How long a decision not to charge is trusted, so that a low balance costs no query per call."""
-
-
-def _next_look(decision: Decision, now_s: int) -> int:
-    if decision.reason is Reason.ABOVE_TRIGGER:
-        return 0
-    return min(decision.not_before_s or now_s + _LOOK_AGAIN_S, now_s + 3600)
-
-
-def claim_decision(practice: Practice, context: AutoTopup, shortfall: bool, now_s: int) -> Decision:
-    """Tell what `ClaimTopup` would decide now, from the practice's own balance."""
-    period = current_period(practice, now_s)
-    balance = balance_of(practice, period, now_s)
-    low = below_trigger(context, balance.available_nano_usd, period.allowance_nano_usd, shortfall)
-    return decide(context, low, now_s)
-
-
-def _attempt(
-    practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int
-) -> CreditEvent:
-    return CreditEvent(
-        practice.next_event_no, AUTO_TOPUP_PURCHASE, PENDING, context.credit_nano_usd,
-        context.amount_rappen, "chf", command.license or practice.license, now_s, now_s,
-        context.cap_month, context.cap_zone, topup_id=command.topup_id,
-        idempotency_key=f"guthaben-{command.topup_id}",
-        params=_charge_params(practice, context, command),
-    )  # fmt: skip
-
-
-def _charge_params(practice: Practice, context: AutoTopup, command: ClaimTopup) -> str:
-    """Write down exactly what the charge will say, before anybody says it."""
-    return json.dumps(
-        {
-            "amount_rappen": context.amount_rappen,
-            "currency": "chf",
-            "customer_id": context.customer_id,
-            "payment_method_id": context.payment_method_id,
-            "credit_nano_usd": context.credit_nano_usd,
-            "practice_id": practice.practice_id,
-            "license": command.license or practice.license,
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-    )

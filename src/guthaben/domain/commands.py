@@ -151,6 +151,9 @@ class CloseEvent(NamedTuple):
     payment_id: str = ""
     session_id: str = ""
     reason: str = ""
+    verdict: str = ""
+    open_minor: int = 0
+    """What the payment may still take at the provider, until it is cancelled there."""
 
 
 class NetPayment(NamedTuple):
@@ -175,6 +178,21 @@ class ClaimTopup(NamedTuple):
     license: str = ""
     shortfall: bool = False
     """True when a call was refused for lack of credit."""
+    missing_nano_usd: int = 0
+    """How much credit the refused call lacked, debt included."""
+
+
+class SendAttempt(NamedTuple):
+    """Mark a claimed attempt as leaving us now: once, so that two never send it first."""
+
+    event_no: int
+    livemode: bool
+
+
+class ConfirmCancelled(NamedTuple):
+    """Note that the payment of a failed attempt can't take money any more."""
+
+    event_no: int
 
 
 CallCommand = Reserve | RecordUsage | Settle | Release | Extend | Expire
@@ -191,6 +209,8 @@ CreditCommand = (
     | NetPayment
     | TakeCredit
     | ClaimTopup
+    | SendAttempt
+    | ConfirmCancelled
 )
 Command = CallCommand | CreditCommand
 

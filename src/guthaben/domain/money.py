@@ -97,6 +97,16 @@ def nano_usd_for_rappen(price_rappen: int) -> NanoUsd:
     return NanoUsd(ten_thousandths * (NANO_PER_USD // 10_000))
 
 
+def rappen_for_nano_usd(amount_nano_usd: int) -> Rappen:
+    """Find the least price that buys at least this credit; rounding moves it by one at most."""
+    price = -(-amount_nano_usd * 3 * RAPPEN_PER_CHF // NANO_PER_USD)
+    if nano_usd_for_rappen(price) < amount_nano_usd:
+        return Rappen(price + 1)
+    if nano_usd_for_rappen(price - 1) >= amount_nano_usd:
+        return Rappen(price - 1)
+    return Rappen(price)
+
+
 def nano_usd_from_float(amount_usd: float) -> NanoUsd:
     """Take a float (or int) of USD over the edge: by its shortest decimal, half-even to nano.
 

@@ -70,6 +70,16 @@ class CreditEvent(NamedTuple):
     bonus_clawed_back_nano_usd: int = 0
     parent_event_no: int = 0
     reason: str = ""
+    need_no: int = 0
+    """Of an attempt: the number of the first attempt that served the same need."""
+    method_id: str = ""
+    """Of an attempt: the saved card it charges."""
+    verdict: str = ""
+    """Of a failed attempt: what that means for the next one (`declines.Verdict`)."""
+    open_minor: int = 0
+    """What the payment of a failed attempt may still take until the provider has cancelled it."""
+    sent_at_s: int = 0
+    """When an attempt's request first left us; 0 means that it certainly has not."""
     meta: str = "{}"
 
 

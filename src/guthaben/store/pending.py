@@ -13,7 +13,7 @@ from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import Transfer
 from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
-from guthaben.store import calls, journal, practices, topups
+from guthaben.store import attempts, calls, journal, practices, topups
 from guthaben.store.loaded import Loaded
 
 Place = tuple[str, int]
@@ -122,6 +122,8 @@ class Pending:
             if note is not None and any(note[:4]):
                 texts = dict(zip(EventNote._fields[:4], note[:4], strict=True))
                 topups.put_note(self._cursor, number, event.event_no, **texts)
+            if event.need_no == event.event_no:
+                attempts.begin_need(self._cursor, number, event.need_no)
         for place in self.changed_events:
             topups.update_event(self._cursor, self._number(place[0]), states[place])
         self.new_events.clear()
@@ -131,7 +133,9 @@ class Pending:
         """Register the payments of fulfilled purchases, so that a second telling finds them."""
         self.write_practices()
         for practice_id, event in self.fulfilled:
-            topups.register_payments(self._cursor, self._number(practice_id), event, self._now_s)
+            number = self._number(practice_id)
+            topups.register_payments(self._cursor, number, event, self._now_s)
+            attempts.end_need(self._cursor, number, event.event_no if event.method_id else 0)
         self.fulfilled.clear()
 
     def _write_keys(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from guthaben.domain.auto_topup import COOLDOWN_S
+from guthaben.domain.auto_topup import COOLDOWN_S, PAUSE
+from guthaben.store import attempts
 
 
 class TopupSettingsRow(NamedTuple):
@@ -25,6 +26,10 @@ class TopupSettingsRow(NamedTuple):
     paused_reason: str = ""
     customer_id: str | None = None
     payment_method_id: str | None = None
+    largest_rappen: int = 0
+    """The most that one charge may be to close a whole shortfall; 0: no such charges."""
+    on_decline: str = PAUSE
+    """What a decline that may pass leads to: `pause` at once, or `retry` later."""
 
 
 class ConsentRow(NamedTuple):
@@ -39,6 +44,7 @@ class ConsentRow(NamedTuple):
     trigger_below_nano_usd: int
     cap_rappen: int
     given_at_s: int
+    largest_rappen: int = 0
 
 
 def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupSettingsRow | None:
@@ -46,7 +52,7 @@ def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupS
     row = cursor.execute(
         "SELECT s.enabled, s.amount_minor, s.credit_nano_usd, s.trigger_percent,"
         " s.trigger_below_nano_usd, s.cap_minor, s.cooldown_s, s.paused_reason, c.customer_id,"
-        " c.payment_method_id FROM credit_topup_settings s"
+        " c.payment_method_id, s.largest_minor, s.on_decline FROM credit_topup_settings s"
         " LEFT JOIN credit_provider_customer c ON c.practice_no = s.practice_no"
         " AND c.provider = 'stripe' AND c.livemode = ? WHERE s.practice_no = ?",
         (int(mode == 1), practice_no),
@@ -57,18 +63,23 @@ def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupS
 def save_settings(
     cursor: sqlite3.Cursor, practice_no: int, mode: int, row: TopupSettingsRow, now_s: int
 ) -> None:
-    """Store settings, customer and card exactly as given, and arm or disarm the gate's watch."""
+    """Store settings, customer and card exactly as given, and arm or disarm the gate's watch.
+
+    Switched on anew, or with another card, the customer has acted: earlier failures are forgiven.
+    """
+    before = load_settings(cursor, practice_no, mode) or TopupSettingsRow()
     cursor.execute(
         "INSERT INTO credit_topup_settings (practice_no, enabled, amount_minor, credit_nano_usd,"
         " trigger_percent, trigger_below_nano_usd, cap_minor, cooldown_s, paused_reason,"
-        " updated_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " largest_minor, on_decline, updated_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (practice_no) DO UPDATE SET enabled = excluded.enabled,"
         " amount_minor = excluded.amount_minor, credit_nano_usd = excluded.credit_nano_usd,"
         " trigger_percent = excluded.trigger_percent,"
         " trigger_below_nano_usd = excluded.trigger_below_nano_usd,"
         " cap_minor = excluded.cap_minor, cooldown_s = excluded.cooldown_s,"
-        " paused_reason = excluded.paused_reason, updated_at_s = excluded.updated_at_s",
-        (practice_no, *row[:8], now_s),
+        " paused_reason = excluded.paused_reason, largest_minor = excluded.largest_minor,"
+        " on_decline = excluded.on_decline, updated_at_s = excluded.updated_at_s",
+        (practice_no, *row[:8], row.largest_rappen, row.on_decline, now_s),
     )
     cursor.execute(
         "INSERT INTO credit_provider_customer (practice_no, provider, livemode, customer_id,"
@@ -83,6 +94,9 @@ def save_settings(
         " WHERE practice_no = ?",
         (row.enabled, practice_no),
     )
+    other_card = row.payment_method_id not in (None, before.payment_method_id)
+    if other_card or (row.enabled and not before.enabled):
+        attempts.forgive(cursor, practice_no)
 
 
 def pause_auto_topup(cursor: sqlite3.Cursor, practice_no: int, reason: str, now_s: int) -> None:
@@ -97,23 +111,27 @@ def pause_auto_topup(cursor: sqlite3.Cursor, practice_no: int, reason: str, now_
     )
 
 
-def defer_auto_topup(cursor: sqlite3.Cursor, practice_no: int, until_s: int) -> None:
-    """Let the gate not look at the automatic top-up before an instant."""
-    cursor.execute(
-        "UPDATE credit_practice SET auto_topup_next_s = ? WHERE practice_no = ?",
-        (until_s, practice_no),
-    )
-
-
 def add_consent(cursor: sqlite3.Cursor, practice_no: int, consent: ConsentRow) -> None:
     """Record a consent; the newest one that is not revoked counts."""
     cursor.execute(
         "INSERT INTO credit_consent (practice_no, consent_no, source, text_version, language,"
-        " actor, amount_minor, trigger_percent, trigger_below_nano_usd, cap_minor, given_at_s)"
+        " actor, amount_minor, trigger_percent, trigger_below_nano_usd, cap_minor, given_at_s,"
+        " largest_minor)"
         " VALUES (?, (SELECT COALESCE(MAX(consent_no), 0) + 1 FROM credit_consent"
-        " WHERE practice_no = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " WHERE practice_no = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (practice_no, practice_no, *consent),
     )
+
+
+def standing_consent_row(cursor: sqlite3.Cursor, practice_no: int) -> ConsentRow | None:
+    """Read the consent that counts: the newest that was not revoked."""
+    row = cursor.execute(
+        "SELECT source, text_version, language, actor, amount_minor, trigger_percent,"
+        " trigger_below_nano_usd, cap_minor, given_at_s, largest_minor FROM credit_consent"
+        " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",
+        (practice_no,),
+    ).fetchone()
+    return ConsentRow(*row) if row else None
 
 
 def revoke_consents(cursor: sqlite3.Cursor, practice_no: int, now_s: int) -> None:

@@ -21,7 +21,8 @@ _LIVEMODE = _STORED.index("livemode")
 _CHANGING = (
     "event_type", "status", "amount_nano_usd", "event_at_s", "livemode", "payment_id", "session_id",
     "captured_minor", "net_minor", "clawed_back_nano_usd",
-    "bonus_clawed_back_nano_usd", "grant_no", "bonus_grant_no", "reason",
+    "bonus_clawed_back_nano_usd", "grant_no", "bonus_grant_no", "reason", "verdict", "open_minor",
+    "sent_at_s",
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO credit_event (practice_no, row_id, {SELECTED}) VALUES"
@@ -273,7 +274,7 @@ def default_context(cap_month: str, cap_zone: str) -> AutoTopup:
 def standing_consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None:
     """Read the newest consent that was not revoked."""
     row = cursor.execute(
-        "SELECT consent_no, amount_minor, cap_minor FROM credit_consent"
+        "SELECT consent_no, amount_minor, cap_minor, largest_minor FROM credit_consent"
         " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",
         (practice_no,),
     ).fetchone()

@@ -17,6 +17,7 @@ from guthaben.domain.commands import (
     ClaimTopup,
     CloseEvent,
     Command,
+    ConfirmCancelled,
     Expire,
     ExpireGrants,
     Extend,
@@ -28,15 +29,16 @@ from guthaben.domain.commands import (
     RecordUsage,
     Release,
     Reserve,
+    SendAttempt,
     SetLicense,
     Settle,
     body_hash,
 )
 from guthaben.domain.grants import ALLOWANCE
 from guthaben.domain.period import month_of
-from guthaben.domain.practice import NEVER_MS, Practice, balance_of, current_period
+from guthaben.domain.practice import ACTIVE, NEVER_MS, Practice, balance_of, current_period
 from guthaben.domain.topup import CreditEvent
-from guthaben.store import calls, topups
+from guthaben.store import attempts, calls, topups
 from guthaben.store.cache import Cache
 from guthaben.store.loaded import Loaded
 from guthaben.store.pending import EventNote, Pending
@@ -44,7 +46,20 @@ from guthaben.store.pending import EventNote, Pending
 __all__ = ["EventNote", "Workspace"]
 
 _RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
+_ON_EVENTS = (Fulfil, CloseEvent, NetPayment, SendAttempt, ConfirmCancelled)
 _ENDINGS = frozenset({Settle, Release, Extend, Expire})
+
+
+def new_topup_id() -> str:
+    """Make the public id of a top-up: 96 random bits."""
+    return "tu_" + secrets.token_hex(12)
+
+
+def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
+    """Tell how much credit a refused call lacked; what is bought repays debt first."""
+    if outcome.reason != "insufficient_credit" or not isinstance(command, Reserve):
+        return 0
+    return command.amount_nano_usd - outcome.available_nano_usd + practice.debt_nano_usd
 
 
 class Workspace:
@@ -56,7 +71,8 @@ class Workspace:
         self.now_s = now_ms // 1000
         self._loaded = Loaded(cursor, cache or Cache())
         self._pending = Pending(self._loaded, self.now_s)
-        self._watched: dict[str, bool] = {}
+        self._watched: dict[str, int] = {}
+        """Practices to look at, and the credit that their refused calls lacked."""
 
     # ---- for jobs
 
@@ -82,9 +98,15 @@ class Workspace:
         cap_month = month_of(practice.time_zone, self.now_s)
         period = current_period(practice, self.now_s)
         self._loaded.need_allowance(practice_id, period.license, period.start_s)
-        return topups.claim_context(
+        found = topups.claim_context(
             self.cursor, practice.practice_no, practice.mode, cap_month, practice.time_zone
-        ) or topups.default_context(cap_month, practice.time_zone)
+        )
+        if found is None:
+            return topups.default_context(cap_month, practice.time_zone)
+        active = practice.status == ACTIVE
+        return attempts.with_tries(
+            self.cursor, practice.practice_no, found._replace(practice_active=active), self.now_s
+        )
 
     def flush(self) -> None:
         """Write everything that changed; the transaction stays open."""
@@ -123,7 +145,7 @@ class Workspace:
             return call
         if isinstance(command, GrantCredit | Adjust):
             return self._known_key(practice_id, command)
-        if isinstance(command, Fulfil | CloseEvent | NetPayment):
+        if isinstance(command, _ON_EVENTS):
             return self._event_and_grants(practice_id, command)
         if isinstance(command, ClaimTopup):
             return self.claim_context(practice_id)
@@ -146,7 +168,9 @@ class Workspace:
         return self._loaded.money_key(practice, type(command).__name__, command.key)
 
     def _event_and_grants(
-        self, practice_id: str, command: Fulfil | CloseEvent | NetPayment
+        self,
+        practice_id: str,
+        command: Fulfil | CloseEvent | NetPayment | SendAttempt | ConfirmCancelled,
     ) -> CreditEvent | None:
         event = self.event(practice_id, command.event_no)
         if event is not None and isinstance(command, NetPayment):
@@ -204,8 +228,8 @@ class Workspace:
             record = KeyRecord(body_hash(command), applied.outcome.grant_no, event_no)
             self._loaded.money_keys[place] = self._pending.money_keys[place] = record
         if applied.practice.auto_topup_armed:
-            refused = applied.outcome.reason == "insufficient_credit"
-            self._watched[practice_id] = self._watched.get(practice_id, False) or refused
+            missing = _missing(applied.practice, command, applied.outcome)
+            self._watched[practice_id] = max(self._watched.get(practice_id, 0), missing)
 
     def _keep_call(self, practice_id: str, call: Call, *, new: bool) -> None:
         place = (practice_id, call.call_no)
@@ -256,7 +280,7 @@ class Workspace:
     def watch(self) -> list[tuple[str, Outcome]]:
         """Claim an automatic top-up for every touched practice whose credit is low."""
         claims: list[tuple[str, Outcome]] = []
-        for practice_id, shortfall in self._watched.items():
+        for practice_id, missing in self._watched.items():
             practice = self._loaded.practices[practice_id]
             if not practice.auto_topup_armed or practice.auto_topup_next_s > self.now_s:
                 continue
@@ -264,8 +288,8 @@ class Workspace:
             practice = self._loaded.practices[practice_id]
             period = current_period(practice, self.now_s)
             available = balance_of(practice, period, self.now_s).available_nano_usd
-            if below_trigger(context, available, period.allowance_nano_usd, shortfall):
-                claim = ClaimTopup("tu_" + secrets.token_hex(12), shortfall=shortfall)
+            if below_trigger(context, available, period.allowance_nano_usd, missing > 0):
+                claim = ClaimTopup(new_topup_id(), "", missing > 0, missing)
                 outcome = self.apply(practice_id, claim)
                 if outcome.applied:
                     claims.append((practice_id, outcome))

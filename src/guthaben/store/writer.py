@@ -216,9 +216,10 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - one bad command must not fail its neighbours
             self._one_by_one(orders, error)
             return
+        # First, so that whoever is refused for lack of credit finds the charge that may bring it.
+        self._tell_claims(claims)
         for order, answer in zip(orders, answers, strict=True):
             order.reply(answer)
-        self._tell_claims(claims)
 
     def _is_watching(self) -> bool:
         """Ask whether top-ups may be claimed now; in doubt not."""

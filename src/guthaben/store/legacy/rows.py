@@ -15,7 +15,6 @@ from guthaben.domain.commands import Fulfil, OpenEvent, TakeCredit
 from guthaben.domain.topup import PENDING, SUCCEEDED, CreditEvent
 from guthaben.errors import InvalidAmount, Refused
 from guthaben.store import topups
-from guthaben.store.settings import ConsentRow
 from guthaben.store.workspace import EventNote, Workspace
 
 USAGE_ROW = 1 << 32
@@ -212,17 +211,6 @@ def insert_blocked(cursor: sqlite3.Cursor, practice_no: int, call: BlockedCall) 
 
 
 # ---------------------------------------------------------------- consents
-
-
-def newest_consent(cursor: sqlite3.Cursor, practice_no: int) -> ConsentRow | None:
-    """Read the consent that counts: the newest that was not revoked."""
-    row = cursor.execute(
-        "SELECT source, text_version, language, actor, amount_minor, trigger_percent,"
-        " trigger_below_nano_usd, cap_minor, given_at_s FROM credit_consent"
-        " WHERE practice_no = ? AND revoked_at_s = 0 ORDER BY consent_no DESC LIMIT 1",
-        (practice_no,),
-    ).fetchone()
-    return ConsentRow(*row) if row else None
 
 
 def has_consent(cursor: sqlite3.Cursor, practice_no: int, source: str, actor: str) -> bool:
