@@ -59,7 +59,7 @@ def _stripe(**changes: Any) -> stripe.PaymentIntent:
         (intent(status="requires_confirmation"), Unknown("status_requires_confirmation", "pi_1")),
         (intent(status="requires_capture"), Unknown("status_requires_capture", "pi_1")),
         (intent(status="brand_new"), Unknown("status_brand_new", "pi_1")),
-        (intent(status="canceled"), Declined("pi_1", "canceled", None, None, False)),
+        (intent(status="canceled"), Declined("pi_1", "canceled", None, None, True)),
         (
             _stripe(
                 status="requires_payment_method",
@@ -168,12 +168,12 @@ def _limit(code: str) -> stripe.RateLimitError:
         ),
         (
             _card_error(code="card_declined", decline_code="never_seen"),
-            Declined(None, "card_declined", "never_seen", None, False),
+            Declined(None, "card_declined", "never_seen", None, True),
         ),
-        (_card_error(), Declined(None, "unknown", None, None, False)),
+        (_card_error(), Declined(None, "unknown", None, None, True)),
         (
             stripe.CardError("no", None, "card_declined"),  # without any body
-            Declined(None, "card_declined", None, None, False),
+            Declined(None, "card_declined", None, None, True),
         ),
         (
             _card_error(
@@ -210,7 +210,7 @@ def _limit(code: str) -> stripe.RateLimitError:
         ),
         (
             _invalid(code="y", payment_intent=intent(status="requires_payment_method")),
-            Declined("pi_1", "y", None, None, False),
+            Declined("pi_1", "y", None, None, True),
         ),
         (
             _invalid(code="resource_missing", param="payment_method"),
@@ -282,7 +282,7 @@ def test_exceptions(alone: StripeGateway, order: MakeOrder, error: Any, result: 
                     "payment_intent": intent(status="requires_payment_method"),
                 }
             },
-            Declined("pi_1", "card_declined", "do_not_honor", None, False),
+            Declined("pi_1", "card_declined", "do_not_honor", None, True),
         ),
         (
             402,

@@ -185,7 +185,11 @@ class FakeGateway:
         return read
 
     def cancel_payment(self, payment_id: str) -> PaymentFacts:
-        raise NotImplementedError
+        self._read("cancel_payment", payment_id)
+        known = self.payments.get(payment_id)
+        if known is None or known.status in {"succeeded", "processing", "canceled"}:
+            raise PaymentRejected("This payment can't be cancelled.")
+        return self.put(payment_id, status="canceled")
 
     def expire_checkout(self, session_id: str) -> CheckoutFacts:
         raise NotImplementedError

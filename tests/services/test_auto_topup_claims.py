@@ -16,7 +16,7 @@ import pytest
 from guthaben.domain.commands import Outcome, SetPolicy
 from guthaben.domain.practice import ACTIVE, CLOSED, FROZEN
 from guthaben.errors import InsufficientCredit
-from guthaben.payments.gateway import Declined, Processing, Unknown
+from guthaben.payments.gateway import Declined, NotSent, Processing, Unknown
 from guthaben.services import auto_topup
 from guthaben.services.topups import AutoTopupChange
 from tests.services.conftest import Build
@@ -291,9 +291,23 @@ def test_the_cap_counts_an_attempt_that(house: House, ending: Any) -> None:
 
 def test_the_cap_does_not_count_what_was_certainly_not_charged(house: House) -> None:
     house.arm(cap_rappen=CHF_30)
-    house.gateway.then(Declined(None, "card_declined", "insufficient_funds", None, False))
+    house.gateway.then(NotSent("busy"))
     house.charge(house.claim())
+    assert house.topups.settings(PRACTICE).spent_this_month_rappen == 0
+    house.clock.wait(3_600)
+    house.claim()
+
+
+def test_the_cap_counts_a_declined_payment_until_its_cancellation_is_confirmed(
+    house: House,
+) -> None:
     house.arm(cap_rappen=CHF_30)
+    house.gateway.then(Declined("pi_1", "card_declined", "insufficient_funds", None, False))
+    house.charge(house.claim())
+    house.clock.wait(2 * DAY_S)
+    assert house.why_not() == CAP_REACHED
+    assert house.topups.settings(PRACTICE).spent_this_month_rappen == CHF_30
+    assert house.charger.janitor.cancel_once() == 1
     assert house.topups.settings(PRACTICE).spent_this_month_rappen == 0
     house.claim()
 

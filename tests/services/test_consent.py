@@ -82,7 +82,7 @@ def test_a_consent_holds_what_was_agreed_to_and_when_and_by_whom(saved: House) -
         "source": "portal", "text_version": TEXT, "language": "fr", "actor": "user_7",
         "amount_minor": 5_000, "currency": "chf", "trigger_percent": 10,
         "trigger_below_nano_usd": USD, "cap_minor": 20_000, "given_at_s": saved.clock.at_s,
-        "revoked_at_s": 0,
+        "revoked_at_s": 0, "largest_minor": 0,
     }  # fmt: skip
     (audit,) = saved.rows("SELECT * FROM credit_settings_audit")
     assert (audit["action"], audit["actor"]) == ("auto_topup_on", "user_7")
@@ -303,3 +303,16 @@ def test_a_field_of_the_wrong_kind_is_refused_by_its_name(
     with pytest.raises(InvalidInput, match=name):
         change(saved, **{"consent_text_version": TEXT, name: value})
     assert saved.topups.settings(PRACTICE).enabled is False
+
+
+def test_raising_the_largest_charge_again_asks_again(saved: House) -> None:
+    change(saved, consent_text_version=TEXT, largest_rappen=9_000)
+    assert change(saved, largest_rappen=0).largest_rappen == 0
+    assert refusal(saved, largest_rappen=9_000) == "consent_required"
+    assert refusal(saved, largest_rappen=9_001) == "consent_required"
+
+
+@pytest.mark.parametrize("largest", [2_999, 30_001, -1, True, 1.5, None])
+def test_the_largest_charge_lies_between_the_amount_and_the_cap(saved: House, largest: Any) -> None:
+    with pytest.raises(InvalidInput, match="largest"):
+        change(saved, consent_text_version=TEXT, largest_rappen=largest)

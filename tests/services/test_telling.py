@@ -80,7 +80,7 @@ def test_a_pause_says_whether_its_owner_is_wanted(house: House, answer: Any, kin
     house.arm()
     house.gateway.then(answer)
     house.charge(house.claim())
-    assert kinds(house) == [kind]
+    assert [told for told in kinds(house) if told != "consent_changed"] == [kind]
 
 
 def test_that_the_provider_refuses_us_is_told_the_operator_once_a_day(house: House) -> None:
@@ -90,7 +90,7 @@ def test_that_the_provider_refuses_us_is_told_the_operator_once_a_day(house: Hou
         house.change("UPDATE credit_practice SET auto_topup_next_s = 0")
         house.gateway.then(NotSent("auth"))
         house.charge(house.claim())
-    rows = house.rows("SELECT practice_no, kind FROM credit_notice")
+    rows = house.rows("SELECT practice_no, kind FROM credit_notice WHERE practice_no = 0")
     assert rows == [{"practice_no": 0, "kind": "charges_not_sent"}] * 2
 
 

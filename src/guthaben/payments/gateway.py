@@ -240,6 +240,11 @@ ChargeResult: TypeAlias = Charged | Processing | NeedsCustomer | Declined | Unkn
 class PaymentGateway(Protocol):
     """A payment provider, as the services see it. Every method blocks for some seconds."""
 
+    @property
+    def livemode(self) -> bool:
+        """Whether it moves real money."""
+        ...
+
     def create_checkout(self, order: CheckoutOrder) -> HostedPage:
         """Make a page where the customer pays once."""
         ...

@@ -316,6 +316,11 @@ class StripeGateway:
             raise ConfigError("A live Stripe key is only sent over https.")
 
     @property
+    def livemode(self) -> bool:
+        """Whether the key moves real money."""
+        return self._is_live
+
+    @property
     def _is_live(self) -> bool:
         # A key of unknown kind counts as live, the case that needs more care.
         return not self._api_key.startswith(("sk_test_", "rk_test_"))

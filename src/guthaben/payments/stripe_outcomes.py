@@ -13,6 +13,7 @@ from typing import Final
 
 import stripe
 
+from guthaben.domain.declines import Verdict, judge
 from guthaben.errors import (
     PaymentDeclined,
     PaymentError,
@@ -35,35 +36,6 @@ from guthaben.payments.gateway import (
 from guthaben.payments.ids import normalize_stripe_id
 from guthaben.payments.reading import read, text, whole
 
-_NEVER_AGAIN: Final = frozenset(
-    {
-        "authentication_required",
-        "card_not_supported",
-        "currency_not_supported",
-        "expired_card",
-        "fraudulent",
-        "incorrect_number",
-        "invalid_account",
-        "invalid_expiry_month",
-        "invalid_expiry_year",
-        "invalid_number",
-        "live_mode_test_card",
-        "lost_card",
-        "merchant_blacklist",
-        "new_account_information_available",
-        "pickup_card",
-        "restricted_card",
-        "revocation_of_all_authorizations",
-        "revocation_of_authorization",
-        "security_violation",
-        "service_not_allowed",
-        "stolen_card",
-        "stop_payment_order",
-        "testmode_decline",
-        "transaction_not_allowed",
-    }
-)
-_ADVICE_AGAINST: Final = frozenset({"confirm_card_data", "do_not_try_again"})
 _METHOD_GONE: Final = frozenset(
     {
         "payment_intent_mandate_invalid",
@@ -216,7 +188,7 @@ def _limited(found: _Details) -> ChargeResult:
 def _declined(
     payment_id: str | None, code: str | None, decline_code: str | None, advice_code: str | None
 ) -> Declined:
-    hopeless = not _NEVER_AGAIN.isdisjoint({code, decline_code}) or advice_code in _ADVICE_AGAINST
+    hopeless = judge(code, decline_code, advice_code) is Verdict.NEVER
     return Declined(payment_id, code or "unknown", decline_code, advice_code, hopeless)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, Unpack
 
-from guthaben.domain.commands import Command, Outcome
+from guthaben.domain.commands import Command, Outcome, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
+from guthaben.errors import InsufficientCredit
 from guthaben.services import checks, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
@@ -37,9 +39,20 @@ class AsyncGuthaben:
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
         may_claim: Callable[[], bool] = lambda: True,
+        under_way: Callable[[str], Future[bool] | None] = lambda _practice_id: None,
+        topup_wait_s: float = 0,
     ) -> Self:
         """Open a database; see `Guthaben.open`. Blocks while it opens or migrates."""
-        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim, may_claim=may_claim))
+        return cls(
+            Core(
+                url,
+                clock_ms=clock_ms,
+                on_claim=on_claim,
+                may_claim=may_claim,
+                under_way=under_way,
+                topup_wait_s=topup_wait_s,
+            )
+        )
 
     async def execute(
         self, practice_id: str, command: Command, note: EventNote | None = None
@@ -67,9 +80,26 @@ class AsyncGuthaben:
     ) -> AsyncCallHandle:
         """Hold credit for one AI call; see `Guthaben.reserve`."""
         command = requests.reserve_command(amount_nano_usd, key, options)
-        outcome = await self.execute(checks.practice_id_of(practice_id), command)
+        outcome = await self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
+
+    async def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
+        try:
+            return await self.execute(practice_id, command)
+        except InsufficientCredit:
+            if not await self._credit_came(practice_id):
+                raise
+        return await self.execute(practice_id, command)
+
+    async def _credit_came(self, practice_id: str) -> bool:
+        charge = self.core.charge_to_await(practice_id)
+        if charge is None:
+            return False
+        answer = asyncio.wrap_future(charge)
+        # Not `wait_for`: its end would cancel what others wait for too.
+        done, _waiting = await asyncio.wait([answer], timeout=self.core.topup_wait_s)
+        return bool(done) and answer.result()
 
     async def record_usage(
         self,

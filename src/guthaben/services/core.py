@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from guthaben.domain.calls import RESERVED, Call
@@ -50,7 +51,11 @@ class Core:
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
         may_claim: Callable[[], bool] = lambda: True,
+        under_way: Callable[[str], Future[bool] | None] = lambda _practice_id: None,
+        topup_wait_s: float = 0,
     ) -> None:
+        self._under_way = under_way
+        self.topup_wait_s = topup_wait_s
         self.store = Store(
             url,
             clock_ms=clock_ms,
@@ -71,6 +76,20 @@ class Core:
         if call is not None and call.status == RESERVED:
             log.warning("a cancelled task's reservation is released")
             self.store.send(practice_id, Release(call.call_no))
+
+    # ---- waiting for credit
+
+    def charge_to_await(self, practice_id: str) -> Future[bool] | None:
+        """Give the charge that a refused call may wait for; none where nobody waits."""
+        return self._under_way(practice_id) if self.topup_wait_s > 0 else None
+
+    def credit_came(self, practice_id: str) -> bool:
+        """Wait for the charge under way, but not longer than agreed; tell whether credit came."""
+        charge = self.charge_to_await(practice_id)
+        try:
+            return charge is not None and charge.result(timeout=self.topup_wait_s)
+        except TimeoutError:
+            return False
 
     # ---- names of calls
 

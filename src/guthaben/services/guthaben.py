@@ -7,12 +7,14 @@ thread-safe. `AsyncGuthaben` has the same methods, awaited.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, Unpack
 
-from guthaben.domain.commands import Command, Outcome
+from guthaben.domain.commands import Command, Outcome, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
+from guthaben.errors import InsufficientCredit
 from guthaben.services import checks, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
@@ -36,13 +38,25 @@ class Guthaben:
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
         may_claim: Callable[[], bool] = lambda: True,
+        under_way: Callable[[str], Future[bool] | None] = lambda _practice_id: None,
+        topup_wait_s: float = 0,
     ) -> Self:
         """Open a database, creating or migrating it: `sqlite:///credit.db` or `sqlite://` (memory).
 
         Raises `ConfigError` for a URL it doesn't know, `StoreUnavailable` when the file can't be
-        opened, `MigrationNeeded` when a later version wrote it.
+        opened, `MigrationNeeded` when a later version wrote it. With `topup_wait_s` above 0 a call
+        that lacks credit waits that long for the automatic charge `under_way`, then is tried again.
         """
-        return cls(Core(url, clock_ms=clock_ms, on_claim=on_claim, may_claim=may_claim))
+        return cls(
+            Core(
+                url,
+                clock_ms=clock_ms,
+                on_claim=on_claim,
+                may_claim=may_claim,
+                under_way=under_way,
+                topup_wait_s=topup_wait_s,
+            )
+        )
 
     def execute(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:
         """Apply one command; raise the exception that names a refusal."""
@@ -67,9 +81,17 @@ class Guthaben:
         `InvalidInput`; `StoreUnavailable` when the store can't answer (then don't call).
         """
         command = requests.reserve_command(amount_nano_usd, key, options)
-        outcome = self.execute(checks.practice_id_of(practice_id), command)
+        outcome = self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return CallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
+
+    def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
+        try:
+            return self.execute(practice_id, command)
+        except InsufficientCredit:
+            if not self.core.credit_came(practice_id):
+                raise
+        return self.execute(practice_id, command)
 
     def record_usage(
         self,

@@ -16,6 +16,7 @@ from guthaben.domain.topup import (
     AUTO_TOPUP_PURCHASE,
     FAILED,
     FAILED_AUTO_TOPUP,
+    IN_FLIGHT,
     PENDING,
     QUARANTINED,
     SUCCEEDED,
@@ -123,6 +124,9 @@ def fail_purchase(
         return PurchaseResult(False, False, False, reason, notice.practice_id, event)
     if record.event.status == QUARANTINED:
         return _held_back(record)
+    if record.event.method_id and record.event.status in IN_FLIGHT:
+        # An attempt of ours: whoever charges it learns the reason, and what that leads to.
+        return PurchaseResult(False, False, False, "attempt", record.practice_id, record.event)
     close = CloseEvent(
         record.event.event_no, status, "", notice.payment_id, notice.session_id, reason
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from guthaben.domain import auto_topup
 from guthaben.domain.auto_topup import Consent
 from guthaben.domain.money import float_from_nano_usd, float_from_rappen, nano_usd_for_rappen
 from guthaben.errors import InvalidInput
@@ -293,10 +294,10 @@ def _agree(
     """Record a consent to exactly these settings, unless it is the one that stands."""
     consent = ConsentRow(
         source, text_version, language, actor, row.amount_rappen, row.trigger_percent,
-        row.trigger_below_nano_usd, row.cap_rappen, space.now_s,
+        row.trigger_below_nano_usd, row.cap_rappen, space.now_s, row.largest_rappen,
     )  # fmt: skip
     number = space.practice_no(practice_id)
-    known = legacy_rows.newest_consent(space.cursor, number)
+    known = settings.standing_consent_row(space.cursor, number)
     if known is None or known._replace(given_at_s=space.now_s) != consent:
         settings.add_consent(space.cursor, number, consent)
 
@@ -307,9 +308,5 @@ def standing(space: Workspace, practice_id: str) -> Consent | None:
 
 
 def covers(consent: Consent | None, row: TopupSettingsRow) -> bool:
-    """Tell whether a consent covers the amount and the cap of these settings."""
-    return (
-        consent is not None
-        and row.amount_rappen <= consent.amount_rappen
-        and row.cap_rappen <= consent.cap_rappen
-    )
+    """Tell whether a consent covers the amounts and the cap of these settings."""
+    return auto_topup.covers(consent, row.amount_rappen, row.cap_rappen, row.largest_rappen)
