@@ -24,6 +24,7 @@ __all__ = [
     "auto_topup_enabled",
     "topup_allow_live",
     "topup_dry_run",
+    "topup_wait_s",
     "stripe_secret_key",
     "stripe_webhook_secrets",
     "stripe_success_url",
@@ -144,6 +145,17 @@ def monthly_budgets_usd() -> dict[str, str]:
     ):
         raise ConfigError('GUTHABEN_MONTHLY_BUDGETS_USD must be like {"basic": "20.00"}.')
     return {name: str(value) for name, value in found.items()}
+
+
+def topup_wait_s() -> int:
+    """How long a call that lacks credit waits for the automatic charge under way; default 0.
+
+    Raises ConfigError for anything but a whole number from 0 to 10: a charge has no longer.
+    """
+    digits = _text("GUTHABEN_TOPUP_WAIT_S") or "0"
+    if not (digits.isascii() and digits.isdigit() and int(digits[:3]) <= 10):
+        raise ConfigError(f"GUTHABEN_TOPUP_WAIT_S must be 0 to 10, not {digits[:20]!r}.")
+    return int(digits)
 
 
 def topup_limits_rappen() -> tuple[int, int]:

@@ -137,7 +137,7 @@ def saves_a_card_and_is_topped_up_within_limits(house: House) -> None:
 
 
 def a_declining_card_pauses_it(house: House) -> None:
-    house.save_card("4000000000000341")
+    house.save_card("4000002500003155")
     charges = house.control.charges()
     house.switch_on(cap_chf="300.00")
     house.use("0.01", "with the other card")
@@ -145,10 +145,10 @@ def a_declining_card_pauses_it(house: House) -> None:
         lambda: found if (found := house.get("/v1/auto-topup"))["paused_reason"] else None,
         what="a pause",
     )
-    assert (paused["enabled"], paused["paused_reason"]) == (False, "generic_decline")
+    assert (paused["enabled"], paused["paused_reason"]) == (False, "authentication_required")
     assert house.control.charges() == charges
     (failed,) = house.topups("failed_auto_topup", "failed")
-    assert failed["reason"] == "generic_decline"
+    assert failed["reason"] == "authentication_required"
     alarms = house.operator.get("/v1/admin/alarms").json()["alarms"]
     assert ("auto_topup_paused", PRACTICE) in {(a["code"], a["practice_id"]) for a in alarms}
     house.use("0.01", "after the pause")

@@ -32,6 +32,7 @@ SECRET = "whsec_of_the_web_tests"
 class PretendedGateway:
     """Makes pages, and breaks when told to; everything else is not to be asked."""
 
+    livemode = False
     orders: list[Any] = field(default_factory=list)
     breaks_with: GuthabenError | None = None
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -25,6 +25,7 @@ ROUTES = {
         ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"), ("GET", "/v1/usage"),
         ("POST", "/v1/portal-sessions"), ("GET", "/v1/language"), ("PUT", "/v1/language"),
         ("GET", "/v1/license"), ("POST", "/v1/license/checkout"),
+        ("GET", "/v1/auto-topup/consent-text"), ("POST", "/v1/auto-topup/payment"),
     ],
     "both": [("GET", "/v1/balance"), ("GET", "/v1/calls"), ("GET", "/v1/reservations/call_1_x")],
     "admin": [
@@ -37,6 +38,9 @@ ROUTES = {
         ("GET", "/v1/admin/practices/prac_1/license"),
         ("POST", "/v1/admin/practices/prac_1/license/refresh"),
         ("POST", "/v1/admin/practices/prac_1/license/assign"),
+        ("GET", "/v1/admin/auto-topups"),
+        ("PUT", "/v1/admin/auto-topups/stop"),
+        ("GET", "/v1/admin/practices/prac_1/auto-topup"),
     ],
 }  # fmt: skip
 ALL = [route for routes in ROUTES.values() for route in routes]

@@ -7,7 +7,18 @@ from typing import Annotated, Final
 
 import typer
 
-from guthaben.cli import credit, keys, licences, portal, practices, prices, serving, telling, work
+from guthaben.cli import (
+    credit,
+    keys,
+    licences,
+    portal,
+    practices,
+    prices,
+    serving,
+    telling,
+    topups,
+    work,
+)
 from guthaben.cli.output import INTERRUPTED
 
 _EPILOG: Final = (
@@ -51,6 +62,7 @@ portal.register(app)
 work.register(app)
 telling.register(app)
 licences.register(app)
+topups.register(app)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from guthaben.payments.stripe_gateway import StripeGateway, limit_sdk_timeout, p
 from guthaben.store.writer import wall_clock_ms
 from guthaben.web import (
     admin,
+    admin_topups,
+    auto_topup,
     calls,
     credit,
     health,
@@ -51,7 +53,17 @@ def create_router(services: Services) -> APIRouter:
     The host runs `async with services:` in its lifespan. Errors are problem details there too.
     """
     router = APIRouter()
-    for group in (calls, credit, admin, portal, telling, stripe_webhook, licences):
+    for group in (
+        calls,
+        credit,
+        auto_topup,
+        admin,
+        admin_topups,
+        portal,
+        telling,
+        stripe_webhook,
+        licences,
+    ):
         # Not included but taken over: a router in a router is searched anew for each request.
         router.routes.extend(group.router(services).routes)
     return router
@@ -106,6 +118,7 @@ def open_services(
         charges_allowed=lambda: config.auto_topup_enabled() and money_may_move(),
         purchases_allowed=money_may_move,
         public_url=public,
+        topup_wait_s=config.topup_wait_s(),
         clock_ms=clock_ms,
     )
 

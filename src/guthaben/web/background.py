@@ -29,12 +29,14 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
         Job("outbox", 2, dispatcher.work),
     ]
     if payments is not None:
-        inbox, charger, closer = payments.inbox, payments.charger, payments.closer
+        inbox, janitor, closer = payments.inbox, payments.charger.janitor, payments.closer
         licences = payments.licences
         found += [
             Job(INBOX, 2, lambda turn: _drain(inbox, turn)),
             Job("late_licences", 300, lambda _turn: licences.refresh_overdue()),
-            Job("resolve_charges", 30, lambda _turn: charger.resolve_waiting()),
+            Job("resolve_charges", 30, lambda _turn: janitor.resolve_once()),
+            Job("cancel_payments", 60, lambda _turn: janitor.cancel_once()),
+            Job("check_balances", 60, lambda _turn: janitor.check_once()),
             Job("close_pages", 60, lambda _turn: closer.run_once()),
         ]
     return found

@@ -123,6 +123,11 @@ AUTO_TOPUP: Final = Shape(
         "trigger_percent": integer("Charge below this part of the allowance.", 1, 100),
         "trigger_below_usd": usd("Charge below this, where there is no allowance.", 0),
         "cap_chf": chf("The most that is charged in a month.", LEAST_RAPPEN, MOST_CAP_RAPPEN),
+        "largest_chf": chf(
+            "The most one charge may be to close a whole shortfall; 0: never more than the amount.",
+            0,
+            MOST_RAPPEN,
+        ),
         "consent_text_version": text("The version of the text that the customer agreed to.", 50),
         "language": choice("The language of that text.", *LANGUAGES),
     },
@@ -136,11 +141,12 @@ AUTO_TOPUP: Final = Shape(
         "language": "de",
     },
 )
-_SETTINGS_OF: Final = {
+SETTINGS_OF: Final = {
     "amount_chf": "amount_rappen",
     "trigger_percent": "trigger_percent",
     "trigger_below_usd": "trigger_below_nano_usd",
     "cap_chf": "cap_rappen",
+    "largest_chf": "largest_rappen",
 }
 
 
@@ -291,15 +297,15 @@ class CreditRoutes:
     async def change_auto_topup(self, request: Request) -> Response:
         """Change the automatic top-up.
 
-        Switching it on, or raising amount or cap, needs `consent_text_version`: which text the
-        customer agreed to. What is left out stays as it is.
+        Switching it on, or raising an amount or the cap, needs `consent_text_version`: which text
+        the customer agreed to. What is left out stays as it is.
         """
         caller = await self._caller(request, "credit")
         options = AUTO_TOPUP.read(await read_object(request))
         topups = self._services.payments.topups
         known = await self._services.slowly(topups.settings, caller.practice_id)
         numbers = {
-            field: options.get(name, getattr(known, field)) for name, field in _SETTINGS_OF.items()
+            field: options.get(name, getattr(known, field)) for name, field in SETTINGS_OF.items()
         }
         change = AutoTopupChange(
             enabled=options["enabled"],

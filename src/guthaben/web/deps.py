@@ -27,6 +27,7 @@ from guthaben.services.jobs import Runner
 from guthaben.services.licences import Licences
 from guthaben.services.portal import Portal
 from guthaben.services.targets import Targets
+from guthaben.services.topup_stops import TopupStops
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store.writer import wall_clock_ms
@@ -72,6 +73,7 @@ class Services:
         self.purchases_allowed = purchases_allowed
         self.core = guthaben.core
         self.credit = AsyncGuthaben(guthaben.core)
+        self.stops = TopupStops(guthaben)
         self.keys = ApiKeys(guthaben.core.store)
         self.access = Access(self.keys)
         self.portal = Portal(guthaben)
@@ -97,12 +99,14 @@ class Services:
         charges_allowed: Callable[[], bool] = config.auto_topup_enabled,
         purchases_allowed: Callable[[], bool] = lambda: True,
         public_url: str | None = None,
+        topup_wait_s: float = 0,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> Self:
         """Open or migrate the database; blocks meanwhile. Raises as `Guthaben.open` does.
 
         `livemode` says which webhooks are taken, real ones or tests; `charges_allowed` is asked
         before each automatic charge, `purchases_allowed` before each purchase by hand.
+        `topup_wait_s` is how long a call that lacks credit waits for the charge under way.
         """
         if gateway is None:
             guthaben = Guthaben.open(database_url, clock_ms=clock_ms)
@@ -113,6 +117,8 @@ class Services:
             clock_ms=clock_ms,
             on_claim=charger.claimed,
             may_claim=charger.allowed,
+            under_way=charger.under_way,
+            topup_wait_s=topup_wait_s,
         )
         charger.attach(guthaben.core.store)
         payments = Payments(

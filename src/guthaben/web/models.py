@@ -253,6 +253,9 @@ class AutoTopupModel(Model):
     cooldown_s: int
     spent_this_month_chf: Chf
     paused_reason: str
+    largest_chf: Chf = Field(description="The most one charge may be; 0: `amount_chf`.")
+    stopped: bool = Field(description="An operator holds automatic charges back.")
+    retry_at_s: int | None = Field(description="After a decline: not before this instant.")
 
 
 class PracticeModel(Model):

@@ -15,8 +15,11 @@ from guthaben.payments.ids import mask_stripe_reference
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.portal import UsageLine, UsageView
+from guthaben.services.topup_stops import AllTopups, PracticeTopups
 from guthaben.services.topups import AutoTopupView
+from guthaben.store.attempts import Stop
 from guthaben.store.queries import PracticeRow
+from guthaben.store.settings import ConsentRow
 from guthaben.store.verify import Verification
 
 Json = dict[str, Any]
@@ -148,6 +151,77 @@ def auto_topup(view: AutoTopupView) -> Json:
         "cooldown_s": view.cooldown_s,
         "spent_this_month_chf": format_chf(view.spent_this_month_rappen),
         "paused_reason": view.paused_reason,
+        "largest_chf": format_chf(view.largest_rappen),
+        "stopped": view.stopped,
+        "retry_at_s": view.retry_at_s or None,
+    }
+
+
+def stop(found: Stop | None) -> Json | None:
+    """Show an operator's stop."""
+    if found is None:
+        return None
+    return {"reason": found.reason, "actor": found.actor, "at_s": found.at_s}
+
+
+def practice_topups(view: PracticeTopups) -> Json:
+    """Show one practice's automatic top-up to an operator."""
+    return {
+        "practice_id": view.practice_id,
+        "enabled": view.enabled,
+        "card_saved": view.card_saved,
+        "amount_chf": format_chf(view.amount_rappen),
+        "largest_chf": format_chf(view.largest_rappen),
+        "cap_chf": format_chf(view.cap_rappen),
+        "spent_this_month_chf": format_chf(view.spent_this_month_rappen),
+        "on_decline": view.on_decline,
+        "paused_reason": view.paused_reason,
+        "would": view.would,
+        "retry_at_s": view.retry_at_s or None,
+        "tries_of_need": view.tries_of_need,
+        "failures_in_row": view.failures_in_row,
+        "tries_of_card": view.tries_of_card,
+        "stop": stop(view.stop),
+        "stop_of_all": stop(view.stop_of_all),
+        "consent": _consent(view.consent),
+    }
+
+
+def _consent(given: ConsentRow | None) -> Json | None:
+    if given is None:
+        return None
+    return {
+        "source": given.source,
+        "text_version": given.text_version,
+        "language": given.language,
+        "actor": given.actor,
+        "amount_chf": format_chf(given.amount_rappen),
+        "largest_chf": format_chf(given.largest_rappen),
+        "cap_chf": format_chf(given.cap_rappen),
+        "trigger_percent": given.trigger_percent,
+        "trigger_below_usd": format_usd(given.trigger_below_nano_usd),
+        "given_at_s": given.given_at_s,
+    }
+
+
+def all_topups(found: AllTopups, practice_id: str | None) -> Json:
+    """Show what is stopped and which attempts have no end yet; of one practice, or of all."""
+    return {
+        "stop": stop(found.stop),
+        "stopped_practices": [
+            {"practice_id": held, "stop": stop(why)}
+            for held, why in found.stopped_practices
+            if practice_id in (None, held)
+        ],
+        "open_attempts": [
+            {
+                "practice_id": one.practice_id,
+                "attempt": topup(one.attempt),
+                "open_chf": format_chf(one.open_rappen),
+            }
+            for one in found.open_attempts
+            if practice_id in (None, one.practice_id)
+        ],
     }
 
 
