@@ -305,6 +305,9 @@ class World:
     def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
         raise NotImplementedError
 
+    def retrieve_subscription(self, subscription_id: str) -> Any:
+        raise NotImplementedError
+
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         raise NotImplementedError
 
