@@ -19,38 +19,14 @@ from zoneinfo import ZoneInfo
 from guthaben.errors import ConfigError
 
 __all__ = [
-    "Settings",
-    "settings",
-    "auto_topup_enabled",
-    "topup_allow_live",
-    "topup_dry_run",
-    "topup_wait_s",
-    "stripe_secret_key",
-    "stripe_webhook_secrets",
-    "stripe_success_url",
-    "stripe_cancel_url",
-    "stripe_api_base",
-    "livemode_expected",
-    "api_token",
-    "admin_token",
-    "monthly_budgets_usd",
-    "topup_limits_rappen",
-    "checkout_open_s",
-    "checkout_methods",
-    "default_language",
-    "trust_practice_header",
-    "database_url",
-    "time_zone",
-    "host",
-    "port",
-    "public_url",
-    "log_level",
-    "MailSettings",
-    "mail",
-    "webhooks_allow_private",
-    "impose",
+    "Settings", "settings", "auto_topup_enabled", "topup_allow_live", "topup_dry_run",
+    "topup_wait_s", "stripe_secret_key", "stripe_webhook_secrets", "stripe_success_url",
+    "stripe_cancel_url", "stripe_api_base", "livemode_expected", "api_token", "admin_token",
+    "monthly_budgets_usd", "topup_limits_rappen", "checkout_open_s", "checkout_methods",
+    "default_language", "trust_practice_header", "database_url", "time_zone", "host", "port",
+    "public_url", "log_level", "MailSettings", "mail", "webhooks_allow_private", "impose",
     "check_live_ready",
-]
+]  # fmt: skip
 
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"0", "false", "no", "off"})

@@ -24,7 +24,7 @@ from guthaben.services.topups import (
     AutoTopupChange,
 )
 from guthaben.texts import LANGUAGES
-from guthaben.web import models, views
+from guthaben.web import models, topup_models, views
 from guthaben.web.access import Caller, Scope
 from guthaben.web.call_shapes import NO_QUERY, NUMBERED
 from guthaben.web.deps import Services
@@ -345,7 +345,7 @@ def router(services: Services) -> APIRouter:
     spoken = {200: models.LanguageModel}
     add(api, "GET", "/v1/language", routes.language, answers=spoken)
     add(api, "PUT", "/v1/language", routes.change_language, body=LANGUAGE, answers=spoken)
-    settings = {200: models.AutoTopupModel}
+    settings = {200: topup_models.AutoTopupModel}
     add(api, "GET", "/v1/auto-topup", routes.auto_topup, answers=settings)
     add(
         api, "PUT", "/v1/auto-topup", routes.change_auto_topup,

@@ -239,25 +239,6 @@ class LanguageModel(Model):
     language: Literal["de", "fr", "it", "en"]
 
 
-class AutoTopupModel(Model):
-    """The automatic top-up and its limits."""
-
-    practice_id: str
-    enabled: bool
-    card_saved: bool
-    amount_chf: Chf
-    credit_usd: Usd
-    trigger_percent: int
-    trigger_below_usd: Usd
-    cap_chf: Chf
-    cooldown_s: int
-    spent_this_month_chf: Chf
-    paused_reason: str
-    largest_chf: Chf = Field(description="The most one charge may be; 0: `amount_chf`.")
-    stopped: bool = Field(description="An operator holds automatic charges back.")
-    retry_at_s: int | None = Field(description="After a decline: not before this instant.")
-
-
 class PracticeModel(Model):
     """One practice in a list."""
 

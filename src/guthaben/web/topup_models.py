@@ -12,6 +12,25 @@ from pydantic import Field
 from guthaben.web.models import Chf, Model, TopupModel, Usd
 
 
+class AutoTopupModel(Model):
+    """The automatic top-up and its limits."""
+
+    practice_id: str
+    enabled: bool
+    card_saved: bool
+    amount_chf: Chf
+    credit_usd: Usd
+    trigger_percent: int
+    trigger_below_usd: Usd
+    cap_chf: Chf
+    cooldown_s: int
+    spent_this_month_chf: Chf
+    paused_reason: str
+    largest_chf: Chf = Field(description="The most one charge may be; 0: `amount_chf`.")
+    stopped: bool = Field(description="An operator holds automatic charges back.")
+    retry_at_s: int | None = Field(description="After a decline: not before this instant.")
+
+
 class ConsentTextModel(Model):
     """What the customer agrees to; the version goes into `consent_text_version`."""
 
