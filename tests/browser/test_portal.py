@@ -79,7 +79,7 @@ def test_a_person_buys_saves_a_card_and_agrees_to_limits(running: Demo, page: Pa
     expect(page.locator(".auto .chip")).to_have_text("aus")
     page.get_by_label("Betrag je Aufladung, CHF").fill("60")
     page.get_by_role("button", name="Einschalten").click()
-    expect(page.locator(".consent")).to_contain_text("mit 60.00 CHF zu belasten")
+    expect(page.locator(".consent")).to_contain_text("mit CHF 60.00 zu belasten")
     page.get_by_role("checkbox", name="Ich bin einverstanden.").check()
     page.get_by_role("button", name="Einschalten").click()
     expect(page.locator(".auto .chip")).to_have_text("ein")

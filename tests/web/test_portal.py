@@ -254,7 +254,7 @@ async def test_the_automatic_top_up_asks_for_consent_to_its_very_numbers(visitor
     wish = {"enabled": "1", "amount": "60", "below": "2.50", "cap": "600"}
     asked = await visitor.send("auto", **wish)
     assert asked.status_code == 200
-    for part in ("60.00 CHF", "2.50 USD", "600.00 CHF im Kalendermonat"):
+    for part in ("CHF 60.00", "USD 2.50", "je Kalendermonat höchstens CHF 600.00"):
         assert part in asked.text
     topups = web.services.payments.topups
     assert not topups.settings("prac_1").enabled

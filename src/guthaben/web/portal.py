@@ -262,7 +262,10 @@ class PortalRoutes:
         except GuthabenError as error:
             refused = of_error(error)
         if refused.code == "consent_required" and shown.auto is not None:
-            return await self._page(request, session, shown._replace(asks_consent=True))
+            topups = self._services.payments.topups
+            known = await self._services.slowly(topups.settings, session.practice_id)
+            asked = shown._replace(asks_consent=shown.auto.change(known, session))
+            return await self._page(request, session, asked)
         said = in_words(refused, session.language) or (refused.code, refused.detail)
         return await self._page(request, session, shown._replace(error=said), refused.status)
 

@@ -21,6 +21,7 @@ from guthaben.domain.topup import SUCCEEDED, TOPUP_PURCHASE
 from guthaben.errors import InvalidInput
 from guthaben.services.answers import TopupView
 from guthaben.services.checkouts import Progress
+from guthaben.services.consent_texts import Terms, consent_text
 from guthaben.services.portal import MOST_CALLS, USAGE_DAYS, PortalSession, UsageLine, UsageView
 from guthaben.services.topups import AutoTopupChange, AutoTopupView
 from guthaben.texts import LANGUAGES, catalogue, known, show, text
@@ -58,6 +59,7 @@ class AutoForm(NamedTuple):
             return AutoTopupChange(
                 False, known.amount_rappen, known.trigger_percent, known.trigger_below_nano_usd,
                 known.cap_rappen, language=session.language, actor=session.actor,
+                largest_rappen=known.largest_rappen,
             )  # fmt: skip
         return AutoTopupChange(
             True,
@@ -67,6 +69,7 @@ class AutoForm(NamedTuple):
             _chf("cap", self.cap),
             language=session.language,
             actor=session.actor,
+            largest_rappen=known.largest_rappen,
         )
 
     @staticmethod
@@ -83,7 +86,8 @@ class Shown(NamedTuple):
     amount: str = ""
     save_card: bool = False
     auto: AutoForm | None = None
-    asks_consent: bool = False
+    asks_consent: AutoTopupChange | None = None
+    """The change that the customer is asked to agree to."""
     form_token: str = ""
     before_event_no: int | None = None
 
@@ -225,17 +229,20 @@ def _auto(view: AutoTopupView, balance: Balance, shown: Shown, language: str) ->
         "paused": text(reason if known(reason) else "pause.other", language),
         "by_percent": by_percent,
         **fields,
-        "consent": _consent(fields, by_percent, language) if shown.asks_consent else "",
+        "consent": _consent(shown.asks_consent) if shown.asks_consent else "",
     }
 
 
-def _consent(fields: Mapping[str, str], by_percent: bool, language: str) -> str:
-    if by_percent:
-        limit = text("portal.auto.limit_percent", language, percent=fields["trigger"])
-    else:
-        limit = text("portal.auto.limit_usd", language, usd=fields["below"])
-    amount, cap = (show.chf(show.typed_chf(fields[name]) or 0) for name in ("amount", "cap"))
-    return text("portal.auto.consent", language, amount=amount, limit=limit, cap=cap)
+def _consent(change: AutoTopupChange) -> str:
+    """Write what the customer is to agree to: the very numbers that will be stored."""
+    terms = Terms(
+        change.amount_rappen,
+        change.cap_rappen,
+        change.trigger_percent,
+        change.trigger_below_nano_usd,
+        change.largest_rappen,
+    )
+    return consent_text(change.language, terms)
 
 
 def _usage(view: UsageView, language: str) -> dict[str, Any]:
