@@ -15,8 +15,9 @@ from typing import Self, Unpack
 from guthaben.domain.commands import Command, Outcome, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
+from guthaben.domain.price_book import PriceBook
 from guthaben.errors import InsufficientCredit
-from guthaben.services import checks, requests
+from guthaben.services import checks, priced, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.handles import AsyncCallHandle
@@ -73,16 +74,25 @@ class AsyncGuthaben:
     async def reserve(
         self,
         practice_id: str,
-        amount_nano_usd: int,
+        amount_nano_usd: int | None = None,
         *,
-        key: str,
-        **options: Unpack[checks.ReserveOptions],
+        key: str | None = None,
+        **options: Unpack[checks.PricedReserveOptions],
     ) -> AsyncCallHandle:
         """Hold credit for one AI call; see `Guthaben.reserve`."""
-        command = requests.reserve_command(amount_nano_usd, key, options)
+        rest, told, by = priced.split(amount_nano_usd, options)
+        if amount_nano_usd is None:
+            book = await self.book()
+            amount_nano_usd = priced.bound(book, by, told, self.core.now_ms() // 1000)
+        command = requests.reserve_command(amount_nano_usd, key or priced.new_key(), rest)
         outcome = await self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
-        return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
+        return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed, by=by)
+
+    async def book(self) -> PriceBook:
+        """Give the price book that counts, without blocking the loop."""
+        known = self.core.prices.recall()
+        return known if known is not None else await asyncio.to_thread(self.core.prices.book)
 
     async def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
         try:
@@ -104,13 +114,18 @@ class AsyncGuthaben:
     async def record_usage(
         self,
         practice_id: str,
-        cost_nano_usd: int,
+        cost_or_usage: object,
         *,
         key: str,
-        **options: Unpack[checks.UsageOptions],
+        **options: Unpack[checks.PricedUsageOptions],
     ) -> CallView:
         """Meter a call that was made without a reservation; see `Guthaben.record_usage`."""
-        command = requests.usage_command(cost_nano_usd, key, options)
+        if not priced.is_amount_of_money(cost_or_usage):
+            await self.book()
+        cost_nano_usd, rest = priced.of_usage(
+            self.core.prices.book, cost_or_usage, options, self.core.now_ms() // 1000
+        )
+        command = requests.usage_command(cost_nano_usd, key, rest)
         outcome = await self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return self.core.view(practice_id, outcome.call, replayed=outcome.replayed)

@@ -59,10 +59,31 @@ class ReserveOptions(OriginOptions, total=False):
     operation_type: str
 
 
+class PriceOptions(TypedDict, total=False):
+    """What a call may use at most; a price from the book takes the place of an amount."""
+
+    input_tokens: int
+    max_output_tokens: int
+    audio_seconds: float
+    provider: str
+    plan: str
+
+
+class PricedReserveOptions(ReserveOptions, PriceOptions, total=False):
+    """What may be said when reserving, with or without an amount."""
+
+
 class UsageOptions(SettleOptions, OriginOptions, total=False):
     """What may be said when metering after the fact."""
 
     period: Period | None
+
+
+class PricedUsageOptions(UsageOptions, total=False):
+    """What may be said when metering by a provider's usage."""
+
+    provider: str
+    plan: str
 
 
 class LicenseOptions(TypedDict):

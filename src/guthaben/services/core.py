@@ -25,6 +25,7 @@ from guthaben.services.answers import (
     entry,
     topup_view,
 )
+from guthaben.services.prices import Prices
 from guthaben.store import calls, journal, queries, verify
 from guthaben.store.connection import Cursor
 from guthaben.store.store import Store
@@ -63,6 +64,8 @@ class Core:
             may_claim=may_claim,
             on_abandoned=self.release_abandoned,
         )
+        self.prices = Prices(self.store)
+        """One for all who price by this store."""
         self._secret = bytes.fromhex(self.store.read(lambda cur: queries.meta(cur, "secret")))
 
     def now_ms(self) -> int:

@@ -15,7 +15,7 @@ from guthaben.domain.commands import Command, Outcome, Reserve
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance
 from guthaben.errors import InsufficientCredit
-from guthaben.services import checks, requests
+from guthaben.services import checks, priced, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.handles import CallHandle
@@ -68,22 +68,28 @@ class Guthaben:
     def reserve(
         self,
         practice_id: str,
-        amount_nano_usd: int,
+        amount_nano_usd: int | None = None,
         *,
-        key: str,
-        **options: Unpack[checks.ReserveOptions],
+        key: str | None = None,
+        **options: Unpack[checks.PricedReserveOptions],
     ) -> CallHandle:
         """Hold credit for one AI call, durably, before it is made.
 
-        Idempotent: the same key and arguments give the same call, `replayed`. Raises
-        `InsufficientCredit` when too little is available, `IdempotencyConflict` when the key was
-        used with other arguments, `PracticeFrozen`, `PracticeClosed`, `InvalidAmount`,
-        `InvalidInput`; `StoreUnavailable` when the store can't answer (then don't call).
+        Either an amount, or what the call uses at most (model, input_tokens, max_output_tokens,
+        audio_seconds), bounded by the price book. Idempotent: the same key and arguments give the
+        same call, `replayed`; without a key each call is a new one. Raises `InsufficientCredit`,
+        `IdempotencyConflict`, `PracticeFrozen`, `PracticeClosed`, `InvalidAmount`, `InvalidInput`,
+        `Refused` (`unknown_model`, `cap_exceeded`), `ConfigError` while there are no prices;
+        `StoreUnavailable` when the store can't answer (then don't call).
         """
-        command = requests.reserve_command(amount_nano_usd, key, options)
+        rest, told, by = priced.split(amount_nano_usd, options)
+        if amount_nano_usd is None:
+            book, now_s = self.core.prices.book(), self.core.now_ms() // 1000
+            amount_nano_usd = priced.bound(book, by, told, now_s)
+        command = requests.reserve_command(amount_nano_usd, key or priced.new_key(), rest)
         outcome = self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
-        return CallHandle(self, practice_id, outcome.call, replayed=outcome.replayed)
+        return CallHandle(self, practice_id, outcome.call, replayed=outcome.replayed, by=by)
 
     def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
         try:
@@ -96,16 +102,21 @@ class Guthaben:
     def record_usage(
         self,
         practice_id: str,
-        cost_nano_usd: int,
+        cost_or_usage: object,
         *,
         key: str,
-        **options: Unpack[checks.UsageOptions],
+        **options: Unpack[checks.PricedUsageOptions],
     ) -> CallView:
         """Meter a call that was made without a reservation; what no credit covers becomes debt.
 
-        Idempotent by key. Raises `IdempotencyConflict`, `PracticeClosed`, `InvalidAmount`.
+        The cost in nano-USD, or a provider's answer or usage, priced now. Idempotent by key. Raises
+        `IdempotencyConflict`, `PracticeClosed`, `InvalidAmount`; for a usage also what pricing it raises:
+        `InvalidInput` (`missing_usage`, `invalid_usage`), `Refused` (`unknown_model`, ...).
         """
-        command = requests.usage_command(cost_nano_usd, key, options)
+        cost_nano_usd, rest = priced.of_usage(
+            self.core.prices.book, cost_or_usage, options, self.core.now_ms() // 1000
+        )
+        command = requests.usage_command(cost_nano_usd, key, rest)
         outcome = self.execute(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return self.core.view(practice_id, outcome.call, replayed=outcome.replayed)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from guthaben.domain.calls import BY_EXCEPTION, RESERVED, Call
 from guthaben.domain.commands import Extend, Outcome, Release
 from guthaben.errors import CallFinished
-from guthaben.services import checks, requests
+from guthaben.services import checks, priced, requests
 from guthaben.services.answers import CallView
+from guthaben.services.priced import NOBODYS, PricedBy
 
 if TYPE_CHECKING:
     from guthaben.services.asynchronous import AsyncGuthaben
@@ -28,8 +29,11 @@ _UNSETTLED = "a call was left without settle and is released; settle it with its
 class _Handle:
     """The known state of one call; the state of the store decides."""
 
-    def __init__(self, core: Core, practice_id: str, call: Call, *, replayed: bool) -> None:
+    def __init__(
+        self, core: Core, practice_id: str, call: Call, *, replayed: bool, by: PricedBy
+    ) -> None:
         self._core = core
+        self._by = by
         self._call = call
         self.practice_id = practice_id
         self.replayed = replayed
@@ -68,6 +72,18 @@ class _Handle:
     def __repr__(self) -> str:
         return f"<call {self._call.call_no} of {self.practice_id}: {self.status}>"
 
+    def _bill(
+        self, cost_or_usage: object, options: checks.SettleOptions
+    ) -> tuple[int, checks.SettleOptions]:
+        if priced.is_amount_of_money(cost_or_usage):
+            return cast(int, cost_or_usage), options
+        call = self._call
+        by = self._by._replace(model=options.get("model") or self._by.model or call.usage.model)
+        at_s = call.created_at_ms // 1000
+        book = self._core.prices.book()
+        cost_nano_usd, told = priced.bill(book, by, cost_or_usage, at_s, call.reserved_nano_usd)
+        return cost_nano_usd, {**told, **options}
+
     def _enter(self) -> None:
         if self._call.status != RESERVED:
             raise CallFinished(self.id, self.status)
@@ -83,19 +99,30 @@ class _Handle:
 class CallHandle(_Handle):
     """One reserved call."""
 
-    def __init__(self, owner: Guthaben, practice_id: str, call: Call, *, replayed: bool) -> None:
-        super().__init__(owner.core, practice_id, call, replayed=replayed)
+    def __init__(
+        self,
+        owner: Guthaben,
+        practice_id: str,
+        call: Call,
+        *,
+        replayed: bool,
+        by: PricedBy = NOBODYS,
+    ) -> None:
+        super().__init__(owner.core, practice_id, call, replayed=replayed, by=by)
         self._owner = owner
 
-    def settle(self, cost_nano_usd: int, **options: Unpack[checks.SettleOptions]) -> CallView:
-        """End the call with its real cost in nano-USD, and commit.
+    def settle(self, cost_or_usage: object, **options: Unpack[checks.SettleOptions]) -> CallView:
+        """End the call with its real cost, and commit.
 
-        Idempotent for the same cost and usage; another cost on a settled call is refused
-        (`Refused`, reason `settled_otherwise`). On a call that had been released by its caller
-        nothing is charged and the answer says `applied=False`. After expiry or an exception the
-        difference is booked once (`settled_late`).
+        The cost in nano-USD, or a provider's answer or usage: it is priced as of the reservation,
+        and charged as it was reserved where it can't be true. Idempotent for the same cost and
+        usage; another cost on a settled call is refused (`Refused`, reason `settled_otherwise`). On
+        a call that had been released by its caller nothing is charged and the answer says
+        `applied=False`. After expiry or an exception the difference is booked once
+        (`settled_late`).
         """
-        command = requests.settle_command(self._call.call_no, cost_nano_usd, options)
+        cost_nano_usd, told = self._bill(cost_or_usage, options)
+        command = requests.settle_command(self._call.call_no, cost_nano_usd, told)
         return self._heard(self._owner.execute(self.practice_id, command))
 
     def release(self) -> CallView:
@@ -135,14 +162,25 @@ class AsyncCallHandle(_Handle):
     """One reserved call, for asyncio."""
 
     def __init__(
-        self, owner: AsyncGuthaben, practice_id: str, call: Call, *, replayed: bool
+        self,
+        owner: AsyncGuthaben,
+        practice_id: str,
+        call: Call,
+        *,
+        replayed: bool,
+        by: PricedBy = NOBODYS,
     ) -> None:
-        super().__init__(owner.core, practice_id, call, replayed=replayed)
+        super().__init__(owner.core, practice_id, call, replayed=replayed, by=by)
         self._owner = owner
 
-    async def settle(self, cost_nano_usd: int, **options: Unpack[checks.SettleOptions]) -> CallView:
+    async def settle(
+        self, cost_or_usage: object, **options: Unpack[checks.SettleOptions]
+    ) -> CallView:
         """End the call with its real cost; see `CallHandle.settle`."""
-        command = requests.settle_command(self._call.call_no, cost_nano_usd, options)
+        if not priced.is_amount_of_money(cost_or_usage):
+            await self._owner.book()
+        cost_nano_usd, told = self._bill(cost_or_usage, options)
+        command = requests.settle_command(self._call.call_no, cost_nano_usd, told)
         return self._heard(await self._owner.execute(self.practice_id, command))
 
     async def release(self) -> CallView:

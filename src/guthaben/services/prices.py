@@ -64,6 +64,11 @@ class Prices:
 
     # ---- asking
 
+    def recall(self) -> PriceBook | None:
+        """Give the book that counts if that is known without asking the store; never blocks."""
+        kept = self._kept
+        return kept[1] if kept is not None and self._clock_s() < self._sure_until_s else None
+
     def book(self) -> PriceBook:
         """Give the book that counts. Raises `ConfigError` while there are no prices."""
         if self._kept is not None and self._clock_s() < self._sure_until_s:

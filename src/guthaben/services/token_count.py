@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 TokenCount = Callable[[str], int]
@@ -43,9 +45,20 @@ def _encoding_of(model: str) -> str | None:
     return None
 
 
+_CARRIER: Final = "bpe_openai"
+
+
+@cache
+def _is_there() -> bool:
+    # Asked once: looking for a package that isn't there costs more than counting.
+    return find_spec(_CARRIER) is not None
+
+
 def _carried(name: str) -> Callable[[str], int] | None:
+    if _CARRIER not in sys.modules and not _is_there():
+        return None
     try:
-        encoding: Any = import_module("bpe_openai").get_encoding(name)
+        encoding: Any = import_module(_CARRIER).get_encoding(name)
     except (ImportError, AttributeError, ValueError):
         return None
     return lambda text: len(encoding.encode_ordinary(text))

@@ -1,0 +1,222 @@
+"""Quotes: what a request to an AI provider can cost at most, and what it cost by its answer.
+
+Law: bound and cost come from one book at one instant, so that they agree. An answer whose usage is
+missing or can't be true is charged by what we measured ourselves, else as it was reserved: never
+free. Nothing of a request or an answer is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+from guthaben.domain.bounds import bound_nano_usd, input_tokens, output_tokens
+from guthaben.domain.metering import INPUT_TOKEN_METERS
+from guthaben.domain.price_book import PriceBook
+from guthaben.domain.pricing import RateCard
+from guthaben.errors import InvalidInput, Refused
+from guthaben.services import media_bounds, request_bounds
+from guthaben.services.audio_length import audio_length_us
+from guthaben.services.checks import SettleOptions
+from guthaben.services.provider_usage import Flavour, UsageRead, read_usage
+from guthaben.services.request_bounds import Fitted, Request, fit
+from guthaben.services.token_count import TokenCount, offline_counter
+
+log = logging.getLogger("guthaben")
+
+Endpoint = Literal["chat", "responses", "embeddings", "transcriptions", "speech", "images"]
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    "chat", "responses", "embeddings", "transcriptions", "speech", "images",
+)  # fmt: skip
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+_THINKERS: Final = ("o1", "o3", "o4", "gpt-5")
+
+
+Word = Literal["provider", "measured", "reserved"]
+
+
+class Bill(NamedTuple):
+    """What a call cost, what is recorded of it, and by whose word."""
+
+    cost_nano_usd: int
+    options: SettleOptions
+    by: Word = "provider"
+
+
+class Attachments(NamedTuple):
+    """What a form brings along: a recording, and how many pictures."""
+
+    recording: bytes = b""
+    pictures: int = 0
+
+
+NO_ATTACHMENTS: Final = Attachments()
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A request with its prices; made before the call, asked again after it."""
+
+    book: PriceBook
+    model: str
+    """As it was asked for; found in the book under this name."""
+    card: RateCard
+    request: Request
+    at_s: int
+    provider: str = ""
+    plan: str = ""
+    flavour: Flavour = ""
+    count: TokenCount | None = None
+    measured: Mapping[str, int] = field(default=_NOTHING)
+    """What we counted ourselves, for answers that tell no usage."""
+
+    def fit(self, available_nano_usd: int, most_output_tokens: int) -> Fitted:
+        """Choose what to reserve of what is available; see `request_bounds.fit`."""
+        return fit(self.card, self.request, available_nano_usd, most_output_tokens)
+
+    def bill(self, said: object, reserved_nano_usd: int) -> Bill:
+        """Tell what an answer cost: by its usage, else by our own measure, else as reserved."""
+        words: list[tuple[Word, object, Mapping[str, int] | None]] = []
+        if said is not None:
+            words.append(("provider", said, None))
+        if self.measured:
+            words.append(("measured", None, self.measured))
+        for by, told, also in words:
+            try:
+                read = read_usage(told, self.flavour, also=also, context=self._named())
+                cost_nano_usd, version = self._price(read)
+            except Refused as error:
+                log.warning("a usage can't be priced", extra={"code": error.reason})
+                continue
+            return Bill(cost_nano_usd, read.options(self.model, version), by)
+        return Bill(reserved_nano_usd, {"model": self.model}, "reserved")
+
+    def _named(self) -> dict[str, str]:
+        """Give the circumstances that only the request tells: quality and size of pictures."""
+        return {name: value for name, value in self.request.context if name != "service_tier"}
+
+    def _price(self, read: UsageRead) -> tuple[int, str]:
+        return self.book.price(self.model, read.usage, self.at_s, self.provider, self.plan)
+
+    def seen(self, text_tokens: int) -> Quote:
+        """Add what was seen of an answer that nobody heard to its end.
+
+        Models that think unseen are not measured: what they used is not what was seen.
+        """
+        if text_tokens <= 0 or self.card.model.startswith(_THINKERS):
+            return self
+        taken = sum(
+            limit.at_most for limit in self.request.limits if limit.meters[0] in INPUT_TOKEN_METERS
+        )
+        return replace(self, measured={"input_tokens": taken, "output_tokens": text_tokens})
+
+    def spoken(self, seconds_us: int, tokens_per_s: int) -> Quote:
+        """Add the length of speech that was answered, where it is sold by tokens."""
+        if self.measured or seconds_us <= 0:
+            return self
+        taken = self.request.limits[0].at_most
+        made = -(-seconds_us * tokens_per_s // 1_000_000)
+        return replace(self, measured={"input_tokens": taken, "output_audio_tokens": made})
+
+
+def quote(
+    book: PriceBook,
+    endpoint: Endpoint,
+    body: Mapping[str, Any],
+    at_s: int,
+    *,
+    model: str = "",
+    provider: str = "",
+    plan: str = "",
+    attached: Attachments = NO_ATTACHMENTS,
+) -> Quote:
+    """Bound a request by the prices of an instant.
+
+    `model`: the name it is priced by, if that is not the body's. Raises `InvalidInput`
+    (`unbounded_request`, `unreadable_audio`), `Refused` (`unknown_model`, `unpriced_usage`).
+    """
+    name = model or _model_of(body)
+    found = book.find(name, provider)
+    count = offline_counter(found.model)
+    plain = book.card(name, at_s, provider, (), plan)
+    asked = _Asked(body, plain, found.model, book.model(found).window, count, attached)
+    request, measured = _BOUNDS[endpoint](asked)
+    card = book.card(name, at_s, provider, request.context, plan) if request.context else plain
+    flavour: Flavour = "images" if endpoint == "images" and not measured else ""
+    return Quote(book, name, card, request, at_s, provider, plan, flavour, count, measured)
+
+
+def tokens_nano_usd(
+    book: PriceBook, model: str, at_s: int, *, taken: int, given: int, provider: str, plan: str
+) -> int:
+    """Bound a call by tokens alone: so many taken in, at most so many given."""
+    card = book.card(model, at_s, provider, (), plan)
+    return bound_nano_usd(card, [input_tokens(taken), output_tokens(given)])
+
+
+class _Asked(NamedTuple):
+    body: Mapping[str, Any]
+    card: RateCard
+    model: str
+    window: int
+    counter: TokenCount | None
+    attached: Attachments
+
+
+_Bounded = tuple[Request, Mapping[str, int]]
+
+
+def _chat(asked: _Asked) -> _Bounded:
+    options: Any = {"model": asked.model, "window": asked.window, "count": asked.counter}
+    return request_bounds.chat(asked.body, **options), _NOTHING
+
+
+def _responses(asked: _Asked) -> _Bounded:
+    options: Any = {"model": asked.model, "window": asked.window, "count": asked.counter}
+    return request_bounds.responses(asked.body, **options), _NOTHING
+
+
+def _embeddings(asked: _Asked) -> _Bounded:
+    return request_bounds.embeddings(asked.body, count=asked.counter), _NOTHING
+
+
+def _transcription(asked: _Asked) -> _Bounded:
+    length_us = audio_length_us(asked.attached.recording)
+    prompt = str(asked.body.get("prompt") or "")
+    request = media_bounds.transcription(asked.card, length_us, prompt=prompt, count=asked.counter)
+    by_time = asked.card.prices("input_audio_us")
+    return request, {"input_audio_us": length_us} if by_time else _NOTHING
+
+
+def _speech(asked: _Asked) -> _Bounded:
+    request = media_bounds.speech(asked.card, asked.body)
+    if asked.card.prices("input_characters"):
+        return request, {"input_characters": max(1, len(str(asked.body.get("input") or "")))}
+    return request, _NOTHING
+
+
+def _images(asked: _Asked) -> _Bounded:
+    request = media_bounds.images(asked.card, asked.body, pictures=asked.attached.pictures)
+    if asked.card.prices("output_images"):
+        return request, {"output_images": request_bounds.number_of(asked.body, "n", 1)}
+    return request, _NOTHING
+
+
+_BOUNDS: Final[Mapping[Endpoint, Callable[[_Asked], _Bounded]]] = {
+    "chat": _chat,
+    "responses": _responses,
+    "embeddings": _embeddings,
+    "transcriptions": _transcription,
+    "speech": _speech,
+    "images": _images,
+}
+
+
+def _model_of(body: Mapping[str, Any]) -> str:
+    name = body.get("model")
+    if type(name) is not str or not 0 < len(name) <= 200:
+        raise InvalidInput("model must name the model to be asked", field="model")
+    return name
