@@ -3,6 +3,7 @@
 GuthabenError                 guthaben_error
     Refused                   refused
         InsufficientCredit    insufficient_credit
+        CapExceeded           cap_exceeded
         IdempotencyConflict   idempotency_conflict
         CallFinished          call_finished
         CallNotFound          call_not_found
@@ -38,6 +39,7 @@ __all__ = [
     "GuthabenError",
     "Refused",
     "InsufficientCredit",
+    "CapExceeded",
     "IdempotencyConflict",
     "CallFinished",
     "CallNotFound",
@@ -114,6 +116,20 @@ class InsufficientCredit(Refused):
         super().__init__(
             f"{_usd(requested_nano_usd)} requested, {_usd(available_nano_usd)} available{owed}. "
             "Buy credit or wait for the next period, then try again with the same key."
+        )
+
+
+class CapExceeded(Refused):
+    """The spending cap of an API key or a device leaves less than the call would reserve."""
+
+    code: ClassVar[str] = "cap_exceeded"
+
+    def __init__(self, available_nano_usd: int, requested_nano_usd: int) -> None:
+        self.available_nano_usd = available_nano_usd
+        self.requested_nano_usd = requested_nano_usd
+        super().__init__(
+            f"{_usd(requested_nano_usd)} requested, the cap of this key or device leaves "
+            f"{_usd(available_nano_usd)}. Raise the cap, or wait for the next day or month."
         )
 
 

@@ -342,7 +342,7 @@ def test_a_tokenizer_counts_only_where_it_is_known_and_here(
 
 def test_a_package_that_carries_its_tables_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     package = SimpleNamespace(get_encoding=lambda _name: Encoding())
-    monkeypatch.setattr(token_count, "import_module", lambda _name: package)
+    monkeypatch.setitem(sys.modules, "bpe_openai", package)
     count = offline_counter("gpt-4")
     assert count is not None
     assert count("a b") == 2

@@ -70,7 +70,7 @@ class Quote:
     plan: str = ""
     flavour: Flavour = ""
     count: TokenCount | None = None
-    measured: Mapping[str, int] = field(default=_NOTHING)
+    measured: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     """What we counted ourselves, for answers that tell no usage."""
 
     def fit(self, available_nano_usd: int, most_output_tokens: int) -> Fitted:

@@ -109,9 +109,9 @@ class Guthaben:
     ) -> CallView:
         """Meter a call that was made without a reservation; what no credit covers becomes debt.
 
-        The cost in nano-USD, or a provider's answer or usage, priced now. Idempotent by key. Raises
-        `IdempotencyConflict`, `PracticeClosed`, `InvalidAmount`; for a usage also what pricing it raises:
-        `InvalidInput` (`missing_usage`, `invalid_usage`), `Refused` (`unknown_model`, ...).
+        The cost in nano-USD, or a provider's answer or usage, priced now. Idempotent by key.
+        Raises `IdempotencyConflict`, `PracticeClosed`, `InvalidAmount`; for a usage that can't be
+        priced `InvalidInput` (`missing_usage`, `invalid_usage`), `Refused` (`unknown_model`).
         """
         cost_nano_usd, rest = priced.of_usage(
             self.core.prices.book, cost_or_usage, options, self.core.now_ms() // 1000

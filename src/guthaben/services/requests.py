@@ -33,6 +33,7 @@ from guthaben.domain.period import Period, zone
 from guthaben.domain.practice import Overrun, PracticeStatus
 from guthaben.errors import (
     CallNotFound,
+    CapExceeded,
     IdempotencyConflict,
     InsufficientCredit,
     InvalidAmount,
@@ -188,6 +189,8 @@ def _raise(outcome: Outcome, practice_id: str, command: Command) -> NoReturn:
     if reason == "insufficient_credit":
         asked = getattr(command, "amount_nano_usd", 0)
         raise InsufficientCredit(outcome.available_nano_usd, asked, practice_id=practice_id)
+    if reason == "cap_exceeded":
+        raise CapExceeded(outcome.available_nano_usd, getattr(command, "amount_nano_usd", 0))
     if reason == "idempotency_conflict":
         raise IdempotencyConflict(
             getattr(command, "key", ""), operation=type(command).__name__.lower()

@@ -34,6 +34,8 @@ from guthaben.web import (
     telling,
 )
 from guthaben.web.deps import Services
+from guthaben.web.gateway import routes as openai_routes
+from guthaben.web.gateway.settings import GatewaySettings
 from guthaben.web.observing import Observing
 from guthaben.web.problems import Problem
 from guthaben.web.routing import request_id
@@ -47,12 +49,16 @@ _STRIPE_TIMEOUT_S: Final = 30
 _STATUS_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_router(services: Services) -> APIRouter:
-    """Make the routes, `/v1/...`, `/portal/...` and `/stripe/webhook`, for a host's own app.
+def create_router(services: Services, gateway: GatewaySettings | None = None) -> APIRouter:
+    """Make the routes, `/v1`, `/openai/v1`, `/portal`, `/stripe/webhook`, for a host's own app.
 
-    The host runs `async with services:` in its lifespan. Errors are problem details there too.
+    `gateway`: which AI providers there are; default what the environment says. The host runs
+    `async with services:` in its lifespan. Errors are problem details there too, and in OpenAI's
+    shape under `/openai/v1`. Raises `ConfigError`.
     """
     router = APIRouter()
+    settings = gateway or GatewaySettings.from_environment()
+    router.routes.extend(openai_routes.router(services, settings).routes)
     for group in (
         calls,
         credit,
@@ -69,8 +75,8 @@ def create_router(services: Services) -> APIRouter:
     return router
 
 
-def create_app(services: Services) -> FastAPI:
-    """Make the server's app; it starts the services and stops them."""
+def create_app(services: Services, gateway: GatewaySettings | None = None) -> FastAPI:
+    """Make the server's app; it starts the services and stops them. Raises `ConfigError`."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -88,7 +94,7 @@ def create_app(services: Services) -> FastAPI:
         exception_handlers={HTTPException: _not_served, Exception: _broken},
     )
     app.add_middleware(Observing, metrics=services.metrics)
-    for router in (create_router(services), health.router(services)):
+    for router in (create_router(services, gateway), health.router(services)):
         app.router.routes.extend(router.routes)
     for name in _OLD_ROUTERS:
         _include_old(app, name)

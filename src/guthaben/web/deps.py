@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,6 +33,7 @@ from guthaben.services.webhooks import Inbox
 from guthaben.store.writer import wall_clock_ms
 from guthaben.web import background
 from guthaben.web.access import Access
+from guthaben.web.gateway.limits import Limits
 from guthaben.web.metrics import Metrics
 from guthaben.web.problems import not_configured
 
@@ -77,9 +78,11 @@ class Services:
         self.keys = ApiKeys(guthaben.core.store)
         self.access = Access(self.keys)
         self.portal = Portal(guthaben)
+        self.limits = Limits(lambda _practice_id, _key_id, _device_id: [])
         self.metrics = Metrics()
         self.public_url = public_url
         self.running = False
+        self._at_end: list[Callable[[], Awaitable[None]]] = []
         self._payments = payments
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "guthaben-slow")
         store = guthaben.core.store
@@ -152,6 +155,9 @@ class Services:
     def sells(self) -> bool:
         """Tell whether credit can be bought here and now."""
         return self._payments is not None and self.purchases_allowed()
+    def on_stop(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something at the end, on the event loop, before the database is closed."""
+        self._at_end.append(work)
 
     def news_in_inbox(self) -> None:
         """Let the inbox be worked at once, if this server leads; else the leader looks soon."""
@@ -201,6 +207,8 @@ class Services:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for work in self._at_end:
+            await work()
         await asyncio.to_thread(self.stop)
 
 

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway: `/openai/v1/...`, reserve, forward, stream, settle."""

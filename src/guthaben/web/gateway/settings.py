@@ -1,0 +1,42 @@
+"""The gateway's settings: the providers it knows and how it behaves; read once, when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from guthaben import config
+from guthaben.services.request_bounds import DEFAULT_OUTPUT_TOKENS
+from guthaben.services.upstreams import Upstreams, configured
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """How the gateway behaves; `on_loss`: what a call costs whose outcome nobody knows."""
+
+    upstreams: Upstreams
+    timeout_s: int = 600
+    drain_s: int = 30
+    """How long a stream is read on after its caller has left, to hear its usage."""
+    most_output_tokens: int = DEFAULT_OUTPUT_TOKENS
+    on_loss: Literal["charge", "release"] = "charge"
+    topup_url: str | None = None
+
+    @property
+    def ttl_s(self) -> int:
+        """How long a reservation lives: longer than the call can."""
+        return self.timeout_s + self.drain_s + 60
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment. Raises `ConfigError` that says what to mend."""
+        number = config.gateway_number
+        tokens = number("GUTHABEN_GATEWAY_MAX_OUTPUT_TOKENS", DEFAULT_OUTPUT_TOKENS, 1_000_000)
+        return cls(
+            upstreams=configured(),
+            timeout_s=number("GUTHABEN_GATEWAY_TIMEOUT_S", 600, 43_200),
+            drain_s=number("GUTHABEN_GATEWAY_DRAIN_S", 30, 3_600),
+            most_output_tokens=tokens,
+            on_loss="charge" if config.gateway_charges_losses() else "release",
+            topup_url=config.topup_url(),
+        )
