@@ -1,10 +1,16 @@
 """The gateway and a sandbox provider behind it, both over real sockets, in one process."""
 
 import asyncio
+import atexit
+import shutil
 import socket
+import sqlite3
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import httpx
 import openai
 import uvicorn
 
+from guthaben import Guthaben
 from guthaben.sandbox.ai_app import Provider, create_ai_app
 from guthaben.services.ai_quotes import NO_ATTACHMENTS
 from guthaben.services.upstreams import Upstream, Upstreams
@@ -33,7 +40,28 @@ MODELS = {
     "gpt-image-1": {"input_mtok": "5", "input_image_mtok": "10", "output_image_mtok": "40"},
     "dall-e-3": {"output_images": "0.04"},
 }
-_LIKE_CHAT = ("input_mtok", "output_mtok")
+
+
+KINDS = (
+    "429", "500", "503", "504", "400", "401", "content-filter", "drop", "hang", "slow",
+    "slow-stream", "broken-stream", "error-in-stream", "lie-negative", "lie-missing", "lie-huge",
+    "lie-text", "lie-zero", "lie-more",
+)  # fmt: skip
+
+
+@cache
+def priced() -> Path:
+    """Make a database with prices once; each test gets a copy."""
+    path = Path(tempfile.mkdtemp(prefix="guthaben-priced-")) / "priced.db"
+    with Guthaben.open(f"sqlite:///{path}") as credit:
+        prices = credit.core.prices
+        for model, rates in MODELS.items():
+            prices.set_rates(model, rates, provider="sandbox")
+        chat = {name: MODELS[MODEL][name] for name in ("input_mtok", "output_mtok")}
+        for kind in KINDS:
+            prices.set_rates(f"sandbox-{kind}", chat, provider="sandbox")
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    return path
 
 
 class Running:
@@ -79,31 +107,23 @@ class Served:
         self.provider = Provider()
         self.upstream = Running(create_ai_app(self.provider))
         self.database = self.folder / "gateway.db"
+        with closing(sqlite3.connect(priced())) as con:
+            con.execute("VACUUM INTO ?", (str(self.database),))
         self.services = Services.open(f"sqlite:///{self.database}")
         self.credit = self.services.guthaben
-        self.set_prices()
         self.gateway = Running(create_app(self.services, self._settings()))
         self.http = httpx.Client(base_url=f"{self.gateway.url}/openai/v1", trust_env=False)
         self.http.headers["Authorization"] = f"Bearer {self.key()}"
 
     def _settings(self) -> GatewaySettings:
+        own = self.settings.pop("upstream", {})
+        azure = own.get("kind") == "azure"
         options = {
-            "url": f"{self.upstream.url}/v1", "key": PROVIDER_KEY, "models": {"*": "*"},
-            "service_tier": True, **self.settings.pop("upstream", {}),
+            "url": self.upstream.url if azure else f"{self.upstream.url}/v1",
+            "key": PROVIDER_KEY, "models": {"*": "*"}, "service_tier": True, **own,
         }  # fmt: skip
         upstreams = Upstreams([Upstream(name="sandbox", **options)])
         return GatewaySettings(upstreams, topup_url=TOPUP, **{"drain_s": 2, **self.settings})
-
-    def set_prices(self) -> None:
-        prices = self.credit.core.prices
-        for model, rates in MODELS.items():
-            prices.set_rates(model, rates, provider="sandbox")
-        chat = MODELS[MODEL]
-        for kind in ("429", "500", "503", "504", "400", "401", "content-filter", "drop", "hang",
-                     "slow", "slow-stream", "broken-stream", "error-in-stream", "lie-negative",
-                     "lie-missing", "lie-huge", "lie-text", "lie-zero", "lie-more"):  # fmt: skip
-            rates = {name: chat[name] for name in _LIKE_CHAT}
-            prices.set_rates(f"sandbox-{kind}", rates, provider="sandbox")
 
     def key(self, practice_id: str | None = PRACTICE, *scopes: str) -> str:
         made = self.services.keys.create(practice_id, scopes or ("gate",), mode="test")

@@ -186,7 +186,9 @@ def _embeddings(asked: _Asked) -> _Bounded:
 def _transcription(asked: _Asked) -> _Bounded:
     length_us = audio_length_us(asked.attached.recording)
     prompt = str(asked.body.get("prompt") or "")
-    request = media_bounds.transcription(asked.card, length_us, prompt=prompt, count=asked.counter)
+    # Providers count whole seconds.
+    whole_us = -(-length_us // 1_000_000) * 1_000_000
+    request = media_bounds.transcription(asked.card, whole_us, prompt=prompt, count=asked.counter)
     by_time = asked.card.prices("input_audio_us")
     return request, {"input_audio_us": length_us} if by_time else _NOTHING
 
