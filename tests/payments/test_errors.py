@@ -17,6 +17,7 @@ EXAMPLES: list[GuthabenError] = [
     GuthabenError("plain"),
     Refused(reason="month_full"),
     errors.InsufficientCredit(5, 2_500_000_000, practice_id="prac_7", debt_nano_usd=1),
+    errors.CapExceeded(5, 2_500_000_000),
     errors.IdempotencyConflict("key-1", operation="reserve"),
     errors.CallFinished("call_1", "settled"),
     errors.CallNotFound("call_1"),

@@ -20,7 +20,7 @@ def described(web: Web) -> dict[str, Any]:
     found["paths"] = {
         path: methods
         for path, methods in found["paths"].items()
-        if not path.startswith(("/v1/ai-credit", "/stripe/"))
+        if not path.startswith(("/v1/ai-credit", "/stripe/", "/openai/"))
     }
     return found
 

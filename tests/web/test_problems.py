@@ -17,6 +17,7 @@ SAMPLES: dict[type[GuthabenError], tuple[GuthabenError, int]] = {
     errors.Refused: (errors.Refused(reason="balance_limit"), 409),
     errors.InsufficientCredit: (errors.InsufficientCredit(1, 2), 402),
     errors.IdempotencyConflict: (errors.IdempotencyConflict("k"), 409),
+    errors.CapExceeded: (errors.CapExceeded(5, 2_500_000_000), 429),
     errors.CallFinished: (errors.CallFinished("call_1_x", "settled"), 409),
     errors.CallNotFound: (errors.CallNotFound("call_1_x"), 404),
     errors.PracticeNotFound: (errors.PracticeNotFound("p"), 404),

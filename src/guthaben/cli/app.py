@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from guthaben.cli import (
+    caps,
     credit,
     keys,
     licences,
@@ -57,6 +58,7 @@ serving.register(app)
 practices.register(app)
 credit.register(app)
 keys.register(app)
+caps.register(app)
 prices.register(app)
 portal.register(app)
 work.register(app)

@@ -6,7 +6,7 @@ This module reads no clock: every instant is an argument.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -49,6 +49,19 @@ def month_of(time_zone: str, at_s: int) -> str:
     """Name the calendar month of an instant as "2026-11", in the given time zone."""
     local = datetime.fromtimestamp(at_s, zone(time_zone))
     return f"{local.year:04d}-{local.month:02d}"
+
+
+def day_of(time_zone: str, at_s: int) -> str:
+    """Name the calendar day of an instant as "2026-11-21", in the given time zone."""
+    return datetime.fromtimestamp(at_s, zone(time_zone)).date().isoformat()
+
+
+def day_bounds(time_zone: str, at_s: int) -> tuple[int, int]:
+    """Give the calendar day that contains `at_s` in a time zone, as `(start_s, end_s)`."""
+    local = datetime.fromtimestamp(at_s, zone(time_zone))
+    start = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    following = (start.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=start.tzinfo)
+    return int(start.astimezone(UTC).timestamp()), int(following.astimezone(UTC).timestamp())
 
 
 def month_bounds(time_zone: str, at_s: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ forget is always safe. What is kept is bounded.
 from __future__ import annotations
 
 from guthaben.domain.calls import RESERVED, Call
+from guthaben.domain.caps import Caps
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.practice import Practice
 from guthaben.store import practices
@@ -21,12 +22,14 @@ class Cache:
         self.practices: dict[str, Practice] = {}
         self.calls: dict[tuple[str, int], Call] = {}
         self.no_allowance: set[tuple[str, str, int]] = set()
+        self.caps: dict[str, Caps] = {}
 
     def clear(self) -> None:
         """Forget everything."""
         self.practices.clear()
         self.calls.clear()
         self.no_allowance.clear()
+        self.caps.clear()
 
     def keep(
         self, changed: dict[str, Practice], calls: dict[tuple[str, int], Call], now_s: int
@@ -40,7 +43,8 @@ class Cache:
                 self.calls[place] = call
             else:
                 self.calls.pop(place, None)
-        if max(len(self.practices), len(self.calls), len(self.no_allowance)) > _MAX_CACHED:
+        most = max(len(self.practices), len(self.calls), len(self.no_allowance), len(self.caps))
+        if most > _MAX_CACHED:
             self.clear()
 
 

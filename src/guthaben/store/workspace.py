@@ -40,6 +40,7 @@ from guthaben.domain.practice import ACTIVE, NEVER_MS, Practice, balance_of, cur
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import attempts, calls, topups
 from guthaben.store.cache import Cache
+from guthaben.store.caps import CapCounts
 from guthaben.store.loaded import Loaded
 from guthaben.store.pending import EventNote, Pending
 
@@ -73,6 +74,7 @@ class Workspace:
         self._pending = Pending(self._loaded, self.now_s)
         self._watched: dict[str, int] = {}
         """Practices to look at, and the credit that their refused calls lacked."""
+        self._caps = CapCounts(cursor, self._loaded.cache.caps)
 
     # ---- for jobs
 
@@ -111,6 +113,7 @@ class Workspace:
     def flush(self) -> None:
         """Write everything that changed; the transaction stays open."""
         self._pending.write()
+        self._caps.write()
 
     def committed(self) -> None:
         """Leave the states to the next transaction of this connection."""
@@ -128,6 +131,11 @@ class Workspace:
             if told is not None:
                 return told
         applied = apply(self._loaded.practices[practice_id], subject, command, self.now_ms)
+        if subject is None and isinstance(applied.subject, Call) and type(command) is Reserve:
+            # Nothing of it has been kept, so a refusal here changes nothing.
+            rest = self._caps.refused(self._loaded.practices[practice_id], applied.subject)
+            if rest is not None:
+                return Outcome(False, "cap_exceeded", False, available_nano_usd=rest)
         self._keep(practice_id, subject, command, applied, note)
         return applied.outcome
 
@@ -216,6 +224,8 @@ class Workspace:
         changed = applied.subject
         if changed is not None and changed is not subject:
             if isinstance(changed, Call):
+                before = subject if isinstance(subject, Call) else None
+                self._caps.note(applied.practice, before, changed)
                 self._keep_call(practice_id, changed, new=subject is None)
             else:
                 self._keep_event(practice_id, changed, command)

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guthaben.domain.caps import Cap
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.period import Period
 from guthaben.services.checks import MAX_ID, MAX_KEY, MAX_TEXT
@@ -80,6 +81,20 @@ POLICY: Final = Shape(
     },
     {"status": "active", "overrun": "debt", "time_zone": "Europe/Zurich"},
 )
+_SUBJECT = text("`key:<id>`, `device:<id>`, or `key:*`, `device:*` for every other.", 210, least=5)
+_REQUESTS = (0, 1_000_000)
+CAP: Final = Shape(
+    "Cap",
+    {
+        "subject": needed(_SUBJECT),
+        "day_usd": usd("The most it may use in a day; left out: no cap.", 0),
+        "month_usd": usd("The most it may use in a month; left out: no cap.", 0),
+        "per_minute": integer("Requests to the gateway in a minute; 0: no limit.", *_REQUESTS),
+        "at_once": integer("Requests to the gateway at once; 0: no limit.", *_REQUESTS),
+    },
+    {"subject": "device:d-3", "day_usd": "0.50", "month_usd": "5.00", "per_minute": 60},
+)
+CAP_NAME: Final = Shape("Name of a cap", {"subject": needed(_SUBJECT)}, {"subject": "device:d-3"})
 _LIMIT = digits("How many; default 50.", 1, 500)
 PRACTICES: Final = Shape(
     "Page of practices",
@@ -172,6 +187,36 @@ class AdminRoutes:
         await self._credit.set_policy(practice_id, **options)
         return answer({"practice_id": practice_id, "done": True})
 
+    async def set_cap(self, request: Request) -> Response:
+        """Cap what a key or a device may use.
+
+        Money is capped where it is reserved, exactly; what this day and month used counts at once.
+        """
+        _operator, practice_id = await self._touch(request)
+        options = CAP.read(await read_object(request))
+        cap = Cap(
+            options["subject"],
+            options.get("day_usd"),
+            options.get("month_usd"),
+            options.get("per_minute", 0),
+            options.get("at_once", 0),
+        )
+        await self._services.slowly(self._services.caps.set, practice_id, cap)
+        return answer({"practice_id": practice_id, "done": True})
+
+    async def remove_cap(self, request: Request) -> Response:
+        """Take a cap away."""
+        _operator, practice_id = await self._touch(request)
+        options = CAP_NAME.read(await read_object(request))
+        await self._services.slowly(self._services.caps.remove, practice_id, options["subject"])
+        return answer({"practice_id": practice_id, "done": True})
+
+    async def caps(self, request: Request) -> Response:
+        """List the caps of a practice and what is left of them."""
+        _operator, practice_id = await self._touch(request)
+        found = await asyncio.to_thread(self._services.caps.list, practice_id)
+        return answer({"practice_id": practice_id, "caps": list(map(views.cap, found))})
+
     async def verify(self, request: Request) -> Response:
         """Replay the journal and compare it with all that is stored.
 
@@ -224,12 +269,18 @@ def router(services: Services) -> APIRouter:
         ("POST", "adjustments", routes.adjust, ADJUSTMENT, given),
         ("PUT", "license", routes.license, LICENSE, done),
         ("PUT", "policy", routes.policy, POLICY, done),
+        ("PUT", "caps", routes.set_cap, CAP, done),
+        ("POST", "caps/remove", routes.remove_cap, CAP_NAME, done),
     )
     for method, name, endpoint, shape, answers in changes:
         add(
             api, method, f"/v1/admin/practices/{{practice_id:path}}/{name}", endpoint,
             body=shape, answers=answers, path_parameters=_PRACTICE,
         )  # fmt: skip
+    add(
+        api, "GET", "/v1/admin/practices/{practice_id:path}/caps", routes.caps,
+        answers={200: models.CapsModel}, path_parameters=_PRACTICE,
+    )  # fmt: skip
     add(
         api, "GET", "/v1/admin/verify", routes.verify,
         query=VERIFY, answers={200: models.VerifyModel},

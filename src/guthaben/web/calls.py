@@ -176,7 +176,7 @@ def router(services: Services) -> APIRouter:
     made = {201: call, 200: call}
     add(
         api, "POST", "/v1/reservations", routes.reserve,
-        body=call_shapes.RESERVE, answers=made, headers=_KEY_ABOUT, refusals=(402,),
+        body=call_shapes.RESERVE, answers=made, headers=_KEY_ABOUT, refusals=(402, 429),
     )  # fmt: skip
     add(
         api, "GET", "/v1/reservations/{call_id}", routes.one,

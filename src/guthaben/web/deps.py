@@ -22,6 +22,7 @@ from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.auto_topup import Charger
 from guthaben.services.closing import PageCloser
 from guthaben.services.delivery import Dispatcher
+from guthaben.services.caps import CapBook
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
 from guthaben.services.licences import Licences
@@ -78,7 +79,8 @@ class Services:
         self.keys = ApiKeys(guthaben.core.store)
         self.access = Access(self.keys)
         self.portal = Portal(guthaben)
-        self.limits = Limits(lambda _practice_id, _key_id, _device_id: [])
+        self.caps = CapBook(guthaben.core.store)
+        self.limits = Limits(self.caps.limited)
         self.metrics = Metrics()
         self.public_url = public_url
         self.running = False

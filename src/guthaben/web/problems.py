@@ -17,6 +17,7 @@ from guthaben.domain.money import format_usd
 from guthaben.errors import (
     CallFinished,
     CallNotFound,
+    CapExceeded,
     ConfigError,
     GuthabenError,
     IdempotencyConflict,
@@ -116,6 +117,7 @@ def _title(problem: Problem) -> str:
 
 TITLES: Final = {
     "insufficient_credit": "Not enough credit",
+    "cap_exceeded": "The spending cap is reached",
     "idempotency_conflict": "The key belongs to another command",
     "call_finished": "The call is already over",
     "settled_otherwise": "The call is settled with another cost",
@@ -204,6 +206,14 @@ def _of_refusal(error: Refused) -> Problem:
         case InsufficientCredit():
             return Problem(
                 402,
+                error.code,
+                str(error),
+                available_usd=format_usd(error.available_nano_usd),
+                requested_usd=format_usd(error.requested_nano_usd),
+            )
+        case CapExceeded():
+            return Problem(
+                429,
                 error.code,
                 str(error),
                 available_usd=format_usd(error.available_nano_usd),

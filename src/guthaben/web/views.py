@@ -13,6 +13,7 @@ from guthaben.domain.money import format_chf, format_usd
 from guthaben.domain.practice import Balance, Mode, PracticeStatus
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
+from guthaben.services.caps import CapView
 from guthaben.services.core import Core
 from guthaben.services.portal import UsageLine, UsageView
 from guthaben.services.topup_stops import AllTopups, PracticeTopups
@@ -251,6 +252,22 @@ def grant(receipt: GrantReceipt) -> Json:
         "grant_no": receipt.grant_no or None,
         "replayed": receipt.replayed,
     }
+
+
+def cap(found: CapView) -> Json:
+    """Show a cap and what is left of it."""
+    return {
+        "subject": found.subject,
+        "day_usd": _usd_or_none(found.day_nano_usd),
+        "month_usd": _usd_or_none(found.month_nano_usd),
+        "left_usd": _usd_or_none(found.left_nano_usd),
+        "per_minute": found.per_minute,
+        "at_once": found.at_once,
+    }
+
+
+def _usd_or_none(amount_nano_usd: int | None) -> str | None:
+    return None if amount_nano_usd is None else format_usd(amount_nano_usd)
 
 
 def verification(found: Verification) -> Json:

@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from guthaben.domain.money import format_usd
-from guthaben.errors import CapExceeded, GuthabenError, InsufficientCredit, Refused
+from guthaben.errors import GuthabenError, InsufficientCredit, Refused
 from guthaben.web import problems
 from guthaben.web.gateway import texts
 from guthaben.web.problems import Problem
@@ -41,9 +40,6 @@ class UpstreamFailed(Problem):
 
 def of_error(error: GuthabenError) -> Problem:
     """Translate what the engine raised; refusals with a status of their own first."""
-    if isinstance(error, CapExceeded):
-        available = format_usd(error.available_nano_usd)
-        return Problem(429, error.code, str(error), available_usd=available)
     if isinstance(error, Refused) and error.reason in _STATUS:
         return Problem(_STATUS[error.reason], error.reason, str(error))
     problem = problems.of_error(error)

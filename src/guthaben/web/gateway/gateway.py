@@ -131,6 +131,9 @@ class Gateway:
         request = exchange.request
         who = await self.services.access.caller(request, "gate")
         device = _device(request)
+        if not self.services.caps.knows(who.practice_id):
+            asked = (who.practice_id, who.key_id, device)
+            await asyncio.to_thread(self.services.caps.limited, *asked)
         with self.services.limits.enter(who.practice_id, who.key_id, device):
             raw = await bodies.read(exchange.receive, request.headers)
             job = await self._job(endpoint, who, request, raw)

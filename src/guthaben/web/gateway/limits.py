@@ -10,22 +10,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
+from guthaben.domain.caps import Cap
 from guthaben.web.problems import Problem
 
 _WINDOW_S: Final = 60
 _MOST_SUBJECTS: Final = 10_000
 
 
-class RequestLimit(NamedTuple):
-    """How much a subject may ask; 0 is without limit."""
-
-    per_minute: int = 0
-    at_once: int = 0
-
-
-Ask = Callable[[str, str, str], list[tuple[str, RequestLimit]]]
+Ask = Callable[[str, str, str], list[tuple[str, Cap]]]
 """Tells the subjects of a request, practice, key and device, that have limits."""
 
 
@@ -35,7 +29,7 @@ class Limits:
     def __init__(self, ask: Ask, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock_s = clock_s
-        self._began: dict[str, deque[float]] = {}
+        self._began_s: dict[str, deque[float]] = {}
         self._running: dict[str, int] = {}
 
     @contextmanager
@@ -47,7 +41,7 @@ class Limits:
         now_s = self._clock_s()
         for subject, limit in found:
             if limit.per_minute:
-                self._began.setdefault(subject, deque()).append(now_s)
+                self._began_s.setdefault(subject, deque()).append(now_s)
             self._running[subject] = self._running.get(subject, 0) + 1
         try:
             yield
@@ -57,14 +51,14 @@ class Limits:
                 if not self._running[subject]:
                     del self._running[subject]
 
-    def _check(self, subject: str, limit: RequestLimit) -> None:
+    def _check(self, subject: str, limit: Cap) -> None:
         if limit.at_once and self._running.get(subject, 0) >= limit.at_once:
             raise _refused("too_many_at_once", 1)
         if not limit.per_minute:
             return
-        if len(self._began) > _MOST_SUBJECTS:
-            self._began.clear()
-        began, now_s = self._began.setdefault(subject, deque()), self._clock_s()
+        if len(self._began_s) > _MOST_SUBJECTS:
+            self._began_s.clear()
+        began, now_s = self._began_s.setdefault(subject, deque()), self._clock_s()
         while began and began[0] <= now_s - _WINDOW_S:
             began.popleft()
         if len(began) >= limit.per_minute:

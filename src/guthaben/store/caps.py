@@ -1,0 +1,166 @@
+"""Caps in the database: what is set, and what was used of it; counted with the calls themselves.
+
+Law: a counter changes in the transaction that changes its call, so it is the sum over the calls of
+its window at every commit. Counting begins with a cap: setting one counts what was used before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from guthaben.domain.calls import Call
+from guthaben.domain.caps import Cap, Caps, capped, counted, left, windows
+from guthaben.domain.period import day_bounds, month_bounds
+from guthaben.domain.practice import Practice
+
+NO_CAPS: Final[Caps] = {}
+_COLUMN_OF: Final = {"key": "api_key_id", "device": "device_id"}
+
+
+def load(cursor: sqlite3.Cursor, practice_no: int) -> Caps:
+    """Read the caps of a practice."""
+    rows = cursor.execute(
+        "SELECT subject, day_nano_usd, month_nano_usd, per_minute, at_once FROM credit_cap"
+        " WHERE practice_no = ?",
+        (practice_no,),
+    ).fetchall()
+    return {row[0]: Cap(*row) for row in rows}
+
+
+def used(cursor: sqlite3.Cursor, practice_no: int, subject: str, window: str) -> int:
+    """Read what a subject used in a window."""
+    row = cursor.execute(
+        "SELECT used_nano_usd FROM credit_cap_counter"
+        ' WHERE practice_no = ? AND subject = ? AND "window" = ?',
+        (practice_no, subject, window),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def put(cursor: sqlite3.Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
+    """Set a cap."""
+    cursor.execute(
+        "INSERT INTO credit_cap (practice_no, subject, day_nano_usd, month_nano_usd, per_minute,"
+        " at_once, changed_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (practice_no, subject) DO UPDATE SET day_nano_usd = excluded.day_nano_usd,"
+        " month_nano_usd = excluded.month_nano_usd, per_minute = excluded.per_minute,"
+        " at_once = excluded.at_once, changed_at_s = excluded.changed_at_s",
+        (practice_no, *cap, now_s),
+    )
+
+
+def remove(cursor: sqlite3.Cursor, practice_no: int, subject: str) -> bool:
+    """Take a cap away; tell whether there was one."""
+    cursor.execute(
+        "DELETE FROM credit_cap WHERE practice_no = ? AND subject = ?", (practice_no, subject)
+    )
+    return cursor.rowcount > 0
+
+
+def recount(cursor: sqlite3.Cursor, practice: Practice, subject: str, now_s: int) -> None:
+    """Count anew, from the calls, what a subject used in this day and month; '*': all of a kind.
+
+    Its cost grows with the calls of the month: only setting a cap asks for it.
+    """
+    kind, _, name = subject.partition(":")
+    column = _COLUMN_OF[kind]
+    zone, number = practice.time_zone, practice.practice_no
+    day, month = windows(zone, now_s * 1000)
+    for window, bounds in ((day, day_bounds(zone, now_s)), (month, month_bounds(zone, now_s))):
+        begin_ms, end_ms = (moment * 1000 for moment in bounds)
+        cursor.execute(
+            'DELETE FROM credit_cap_counter WHERE practice_no = ? AND "window" = ?'
+            " AND (subject = ? OR (? = '*' AND subject LIKE ?))",
+            (number, window, subject, name, f"{kind}:%"),
+        )
+        rows = cursor.execute(
+            f"SELECT {column}, SUM(CASE WHEN status = 1 THEN reserved_nano_usd"
+            f" ELSE cost_nano_usd END) FROM credit_call WHERE practice_no = ?"
+            f" AND created_at_ms >= ? AND created_at_ms < ? AND {column} IS NOT NULL"
+            f" AND {column} <> '' AND (? = '*' OR {column} = ?) GROUP BY {column}",
+            (number, begin_ms, end_ms, name, name),
+        ).fetchall()
+        _add(cursor, number, (((f"{kind}:{who}", window), amount) for who, amount in rows))
+
+
+def _add(
+    cursor: sqlite3.Cursor, practice_no: int, found: Iterable[tuple[tuple[str, str], int]]
+) -> None:
+    cursor.executemany(
+        'INSERT INTO credit_cap_counter (practice_no, subject, "window", used_nano_usd)'
+        ' VALUES (?, ?, ?, ?) ON CONFLICT (practice_no, subject, "window")'
+        " DO UPDATE SET used_nano_usd = credit_cap_counter.used_nano_usd + excluded.used_nano_usd",
+        [(practice_no, subject, window, amount) for (subject, window), amount in found],
+    )
+
+
+class CapCounts:
+    """What the calls of one transaction change in the counters."""
+
+    def __init__(self, cursor: sqlite3.Cursor, known: dict[str, Caps]) -> None:
+        self._cursor = cursor
+        self._known = known
+        self._stored: dict[tuple[int, str, str], int] = {}
+        self._changed: dict[tuple[int, str, str], int] = {}
+
+    def _caps(self, practice: Practice) -> Caps:
+        if practice.practice_no == 0:
+            return NO_CAPS
+        found = self._known.get(practice.practice_id)
+        if found is None:
+            found = self._known[practice.practice_id] = load(self._cursor, practice.practice_no)
+        return found
+
+    def refused(self, practice: Practice, call: Call) -> int | None:
+        """Tell how much the caps leave if a new call is above them, None if it may be made."""
+        caps = self._caps(practice)
+        least: int | None = None
+        if caps:
+            day, month = windows(practice.time_zone, call.created_at_ms)
+            for subject, cap in capped(caps, call.origin):
+                place = (practice.practice_no, subject)
+                rest = left(cap, self._used(*place, day), self._used(*place, month))
+                if rest is not None and rest < call.reserved_nano_usd:
+                    least = rest if least is None else min(least, rest)
+        return least
+
+    def _used(self, practice_no: int, subject: str, window: str) -> int:
+        place = (practice_no, subject, window)
+        if place not in self._stored:
+            self._stored[place] = used(self._cursor, *place)
+        return self._stored[place] + self._changed.get(place, 0)
+
+    def note(self, practice: Practice, before: Call | None, after: Call) -> None:
+        """Count what a call changed."""
+        caps = self._caps(practice)
+        change = counted(after) - counted(before) if caps else 0
+        if not change:
+            return
+        for subject, _cap in capped(caps, after.origin):
+            for window in windows(practice.time_zone, after.created_at_ms):
+                place = (practice.practice_no, subject, window)
+                self._changed[place] = self._changed.get(place, 0) + change
+
+    def write(self) -> None:
+        """Write what changed."""
+        changed, self._changed = self._changed, {}
+        self._stored.clear()
+        for place, amount in changed.items():
+            _change(self._cursor, *place, amount)
+
+
+def _change(
+    cursor: sqlite3.Cursor, practice_no: int, subject: str, window: str, amount: int
+) -> None:
+    """Change one counter. A window that was never counted (its cap is newer) has none to lower."""
+    if amount >= 0:
+        _add(cursor, practice_no, [((subject, window), amount)])
+        return
+    cursor.execute(
+        "UPDATE credit_cap_counter SET used_nano_usd ="
+        " CASE WHEN used_nano_usd > ? THEN used_nano_usd - ? ELSE 0 END"
+        ' WHERE practice_no = ? AND subject = ? AND "window" = ?',
+        (-amount, -amount, practice_no, subject, window),
+    )
