@@ -104,7 +104,7 @@ $(BIN)/python:
 
 $(RUN_READY): pyproject.toml | $(BIN)/python
 	@echo "Setting up $(VENV) (once) ..."
-	@$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --editable '.[prices]'
 	@# uvloop and httptools make the server faster where they exist ready-made.
 	@$(PIP) install --quiet --only-binary=httptools,uvloop --editable '.[fast]' 2>/dev/null \
 		|| echo "(without uvloop and httptools: there is no ready-made one for this machine)"

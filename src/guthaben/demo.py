@@ -38,6 +38,16 @@ PRACTICE: Final = "prac_demo"
 LICENSE: Final = "demo_monthly"
 ALLOWANCE_NANO_USD: Final = 2_000_000_000
 _SANDBOX_OFFSET: Final = 421
+_AI_OFFSET: Final = 422
+_AI_KEY: Final = "GUTHABEN_DEMO_AI_KEY"
+_AI_MODELS: Final = {
+    "gpt-4o-mini": {"input_mtok": "0.15", "output_mtok": "0.6", "cache_read_mtok": "0.075"},
+    "text-embedding-3-small": {"input_mtok": "0.02"},
+    "whisper-1": {"input_audio_hours": "0.36"},
+    "tts-1": {"input_mchars": "15"},
+    "gpt-image-1": {"input_mtok": "5", "input_image_mtok": "10", "output_image_mtok": "40"},
+}
+"""What the sandbox's AI provider offers, and what it costs in the demo."""
 _SANDBOX_START_S: Final = 10
 _SANDBOX_END_S: Final = 3
 
@@ -49,6 +59,12 @@ class Place(NamedTuple):
     address: str
     sandbox_port: int
     webhook_secret: str
+    ai_port: int
+
+    @property
+    def ai_address(self) -> str:
+        """Where the sandbox's AI provider answers."""
+        return f"http://{HOST}:{self.ai_port}"
 
     @property
     def sandbox_address(self) -> str:
@@ -62,8 +78,9 @@ def run(port: int, folder: Path) -> None:
         listener = server.take_address(HOST, port)
         with listener, _only_one(folder):
             secret, sandbox_port = _webhook_secret(folder), _free_port(port)
-            place = Place(folder, f"http://{HOST}:{port}", sandbox_port, secret)
-            with _sandbox(place):
+            ai_port = _free_port(port, _AI_OFFSET)
+            place = Place(folder, f"http://{HOST}:{port}", sandbox_port, secret, ai_port)
+            with _sandbox(place), _ai_provider(place):
                 _serve(place, listener)
 
 
@@ -73,10 +90,12 @@ def _serve(place: Place, listener: socket.socket) -> None:
     services = open_services()
     try:
         key = prepare(services, place.folder)
+        set_prices(services)
         app = create_app(services)
         add_demo_page(app, services, PRACTICE, place.address)
         add_demo_outbox(app, services, PRACTICE, place.address)
-        _wait_for_sandbox(place)
+        _wait_for(place.sandbox_port, "/_control/clock", "payment sandbox")
+        _wait_for(place.ai_port, "/v1/models", "sandbox's AI provider")
         if not server.run(app, listener, lambda: _tell(place, key)):
             raise ConfigError("The server did not start; its log above says why.")
     finally:
@@ -99,8 +118,25 @@ def _settings(place: Place) -> dict[str, str]:
         "GUTHABEN_SMTP_HOST": "",
         "GUTHABEN_WEBHOOKS_ALLOW_PRIVATE": "1",
         "AZA_API_TOKEN": "",
+        "GUTHABEN_UPSTREAMS": json.dumps({"sandbox": _upstream(place)}),
+        _AI_KEY: "sandbox",
         "GUTHABEN_TRUST_PRACTICE_HEADER": "0",
     }
+
+
+def _upstream(place: Place) -> dict[str, Any]:
+    models = list(_AI_MODELS)
+    return {"url": f"{place.ai_address}/v1", "key_env": _AI_KEY, "models": models,
+            "service_tier": True}  # fmt: skip
+
+
+def set_prices(services: Services) -> None:
+    """Give the sandbox's models prices, where there are none."""
+    prices = services.core.prices
+    known = {found.model for found in prices.book().every()} if prices.versions(1) else set()
+    for model, rates in _AI_MODELS.items():
+        if model not in known:
+            prices.set_rates(model, rates, provider="openai", author="demo")
 
 
 def prepare(services: Services, folder: Path) -> str:
@@ -162,13 +198,13 @@ def _keep(path: Path, text: str) -> None:
 # ---------------------------------------------------------------- the sandbox
 
 
-def _free_port(port: int) -> int:
-    for wanted in (port + _SANDBOX_OFFSET, 0):
+def _free_port(port: int, offset: int = _SANDBOX_OFFSET) -> int:
+    for wanted in (port + offset, 0):
         with contextlib.suppress(OSError, OverflowError), socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((HOST, wanted))
             return int(trial.getsockname()[1])
-    raise ConfigError("There is no free port for the payment sandbox.")
+    raise ConfigError("There is no free port for the sandbox.")
 
 
 @contextlib.contextmanager
@@ -179,6 +215,19 @@ def _sandbox(place: Place) -> Iterator[None]:
         *("--webhook-url", f"{place.address}/stripe/webhook"),
         *("--webhook-secret", place.webhook_secret),
     ]
+    with _program(command):
+        yield
+
+
+@contextlib.contextmanager
+def _ai_provider(place: Place) -> Iterator[None]:
+    command = [sys.executable, "-m", "guthaben.sandbox.ai_main", "--port", str(place.ai_port)]
+    with _program(command):
+        yield
+
+
+@contextlib.contextmanager
+def _program(command: list[str]) -> Iterator[None]:
     # In a session of its own: Ctrl-C reaches us alone, and we end it when the server has ended.
     process = subprocess.Popen(
         command,
@@ -208,20 +257,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_for_sandbox(place: Place) -> None:
+def _wait_for(port: int, path: str, what: str) -> None:
     end_s = time.monotonic() + _SANDBOX_START_S
     while time.monotonic() < end_s:
-        connection = http.client.HTTPConnection(HOST, place.sandbox_port, timeout=1)
+        connection = http.client.HTTPConnection(HOST, port, timeout=1)
         try:
-            connection.request("GET", "/_control/clock")
-            if json.loads(connection.getresponse().read()).get("now_s"):
+            connection.request("GET", path)
+            if json.loads(connection.getresponse().read()):
                 return
         except (OSError, http.client.HTTPException, ValueError):
             pass  # not yet
         finally:
             connection.close()
         time.sleep(0.02)
-    raise ConfigError("The payment sandbox did not start; its own words are above.")
+    raise ConfigError(f"The {what} did not start; its own words are above.")
 
 
 # ---------------------------------------------------------------- words
@@ -233,6 +282,7 @@ def _tell(place: Place, key: str) -> None:
             address=place.address,
             outbox=place.address + OUTBOX_PATH,
             sandbox=place.sandbox_address,
+            ai=place.ai_address,
             key=key,
             practice=PRACTICE,
             folder=place.folder,
@@ -244,6 +294,7 @@ def _tell(place: Place, key: str) -> None:
 _WORDS: Final = """
   Guthaben demo        {address}
   Payment sandbox      {sandbox}  (a stand-in for Stripe: no real money)
+  AI sandbox           {ai}  (a stand-in for OpenAI: it understands nothing)
   Practice             {practice}
   API key              {key}
   E-mails, not sent    {outbox}
@@ -255,6 +306,14 @@ _WORDS: Final = """
     curl -s {address}/v1/balance -H "Authorization: Bearer $KEY"
     curl -s {address}/v1/reservations -H "Authorization: Bearer $KEY" \\
       -H "Content-Type: application/json" -d '{{"amount_usd": "0.05", "key": "my-first-call"}}'
+
+  OpenAI's own Python client (pip install openai), paid from the practice's credit:
+
+    from openai import OpenAI
+    client = OpenAI(base_url="{address}/openai/v1", api_key="{key}")
+    print(client.responses.create(model="gpt-4o-mini", input="Hello!").output_text)
+
+  The balance moves with each answer; without credit the client gets 402 and where to buy more.
 
   The same data from Python, while the demo runs:
 

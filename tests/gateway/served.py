@@ -64,6 +64,23 @@ def priced() -> Path:
     return path
 
 
+def copy_priced(target: Path) -> None:
+    """Copy the database with prices."""
+    with closing(sqlite3.connect(priced())) as con:
+        con.execute("VACUUM INTO ?", (str(target),))
+
+
+def opened_with_prices(path: Path) -> Guthaben:
+    """Open a database that has prices."""
+    copy_priced(path)
+    return Guthaben.open(f"sqlite:///{path}")
+
+
+def flush(credit: Guthaben) -> None:
+    """Wait for commands that were sent and not awaited: they are done in their order."""
+    credit.core.store.run(lambda _space: None)
+
+
 class Running:
     """One ASGI app on a port of its own, on a thread of its own."""
 
@@ -107,8 +124,7 @@ class Served:
         self.provider = Provider()
         self.upstream = Running(create_ai_app(self.provider))
         self.database = self.folder / "gateway.db"
-        with closing(sqlite3.connect(priced())) as con:
-            con.execute("VACUUM INTO ?", (str(self.database),))
+        copy_priced(self.database)
         self.services = Services.open(f"sqlite:///{self.database}")
         self.credit = self.services.guthaben
         self.gateway = Running(create_app(self.services, self._settings()))

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from guthaben.domain.bounds import bound_nano_usd, input_tokens, output_tokens
 from guthaben.domain.metering import INPUT_TOKEN_METERS
+from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.price_book import PriceBook
 from guthaben.domain.pricing import RateCard
 from guthaben.errors import InvalidInput, Refused
@@ -31,6 +32,9 @@ Endpoint = Literal["chat", "responses", "embeddings", "transcriptions", "speech"
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     "chat", "responses", "embeddings", "transcriptions", "speech", "images",
 )  # fmt: skip
+LEAST_OUTPUT_TOKENS: Final = 16
+"""A shorter answer is of no use to anybody (and OpenAI refuses to make it)."""
+_TURNS: Final = 5
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _THINKERS: Final = ("o1", "o3", "o4", "gpt-5")
 
@@ -120,6 +124,31 @@ class Quote:
         taken = self.request.limits[0].at_most
         made = -(-seconds_us * tokens_per_s // 1_000_000)
         return replace(self, measured={"input_tokens": taken, "output_audio_tokens": made})
+
+
+class Fitting:
+    """Finds what to reserve: nobody asks for the balance, each refusal tells what is left."""
+
+    def __init__(self, quoted: Quote, most_output_tokens: int) -> None:
+        self._quote = quoted
+        self._most = most_output_tokens
+        self._turns = _TURNS
+        self.fitted = quoted.fit(MAX_COMMAND_NANO_USD, most_output_tokens)
+
+    @property
+    def amount_nano_usd(self) -> int:
+        """What to reserve, at least 1."""
+        return max(1, self.fitted.amount_nano_usd)
+
+    def shrinks(self, available_nano_usd: int) -> bool:
+        """Take a shorter answer that is affordable; False where there is none worth having."""
+        output = self._quote.request.output
+        self._turns -= 1
+        if output is None or output.at_most >= 0 or self._turns <= 0:
+            return False
+        self.fitted = self._quote.fit(available_nano_usd, self._most)
+        enough = (self.fitted.max_output_tokens or 0) >= LEAST_OUTPUT_TOKENS
+        return enough and self.fitted.amount_nano_usd <= available_nano_usd
 
 
 def quote(

@@ -129,6 +129,11 @@ class CallHandle(_Handle):
         """End the call without cost, and commit; on an ended call `applied` is False."""
         return self._heard(self._owner.execute(self.practice_id, Release(self._call.call_no)))
 
+    def lose(self) -> CallView:
+        """End a call that an exception left, as the reservation said (`on_exception`)."""
+        command = Release(self._call.call_no, BY_EXCEPTION)
+        return self._heard(self._owner.execute(self.practice_id, command))
+
     def extend(self, ttl_s: float) -> CallView:
         """Give the call more time, counted from now, at most 24 h in all; never shortens it."""
         command = Extend(self._call.call_no, checks.ttl_ms_of(ttl_s))
@@ -188,6 +193,10 @@ class AsyncCallHandle(_Handle):
         command = Release(self._call.call_no)
         return self._heard(await self._owner.execute(self.practice_id, command))
 
+    def lose_soon(self) -> None:
+        """End a call that an exception left, without waiting: a cancelled task can't."""
+        self._core.store.send(self.practice_id, Release(self._call.call_no, BY_EXCEPTION))
+
     async def extend(self, ttl_s: float) -> CallView:
         """Give the call more time; see `CallHandle.extend`."""
         command = Extend(self._call.call_no, checks.ttl_ms_of(ttl_s))
@@ -211,6 +220,6 @@ class AsyncCallHandle(_Handle):
             return
         # Sent, not awaited: a cancelled task can't await any more, and must not leak its hold.
         try:
-            self._core.store.send(self.practice_id, Release(self._call.call_no, BY_EXCEPTION))
+            self.lose_soon()
         except Exception:
             log.exception("a call could not be ended after an exception; it will expire")

@@ -14,7 +14,6 @@ from typing import Final
 
 from guthaben.domain.calls import BY_EXCEPTION, Call
 from guthaben.domain.commands import Command, Outcome, Release
-from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.errors import (
     CapExceeded,
     GuthabenError,
@@ -23,16 +22,13 @@ from guthaben.errors import (
     StoreUnavailable,
 )
 from guthaben.services import requests
-from guthaben.services.ai_quotes import Quote
+from guthaben.services.ai_quotes import Fitting, Quote
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.checks import EndPolicy, ReserveOptions
 from guthaben.services.request_bounds import Fitted
 
 log = logging.getLogger("guthaben.gateway")
 
-LEAST_OUTPUT_TOKENS: Final = 16
-"""A shorter answer is of no use to anybody (and OpenAI refuses to make it)."""
-_TRIES: Final = 5
 _AGAIN_S: Final = 0.05
 
 Count = Callable[[str, str], None]
@@ -138,8 +134,7 @@ async def reserve(
     Nobody asks for the balance first: what a refusal tells is what the next try fits into. Raises
     what reserving raises; `CallFinished` is not raised, a used key is the caller's to refuse.
     """
-    clamped = quote.request.output is not None and quote.request.output.at_most < 0
-    fitted = quote.fit(MAX_COMMAND_NANO_USD, most_output_tokens)
+    fitting = Fitting(quote, most_output_tokens)
     options: ReserveOptions = {
         "ttl_s": ttl_s,
         "on_expiry": "charge" if on_loss == "charge" else "release",
@@ -147,23 +142,15 @@ async def reserve(
         "model": quote.model,
         **origin,
     }
-    for turn in range(_TRIES):
-        command = requests.reserve_command(max(1, fitted.amount_nano_usd), key, options)
+    while True:
+        command = requests.reserve_command(fitting.amount_nano_usd, key, options)
         try:
             outcome = await credit.execute(practice_id, command)
         except (InsufficientCredit, CapExceeded) as error:
-            smaller = quote.fit(error.available_nano_usd, most_output_tokens)
-            enough = clamped and (smaller.max_output_tokens or 0) >= LEAST_OUTPUT_TOKENS
-            if (
-                not enough
-                or smaller.amount_nano_usd > error.available_nano_usd
-                or turn == _TRIES - 1
-            ):
+            if not fitting.shrinks(error.available_nano_usd):
                 raise
-            fitted = smaller
         else:
-            return _held(credit, practice_id, outcome, quote, count), fitted
-    raise AssertionError
+            return _held(credit, practice_id, outcome, quote, count), fitting.fitted
 
 
 def _held(

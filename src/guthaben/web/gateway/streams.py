@@ -10,14 +10,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from guthaben.services.ai_streams import Told
 from guthaben.services.token_count import TokenCount
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-_COUNTED_AT: Final = 4_096
-_BYTES_PER_TOKEN: Final = 4
 _NO_USAGE: Final = b',"usage":null'
-_ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
-_TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 DONE: Final = b"[DONE]"
 
 
@@ -55,55 +52,12 @@ def _end_of_event(data: bytes, start: int) -> int:
     return plain + 2 if plain >= 0 else -1
 
 
-class Seen:
-    """Counts the tokens of a text that comes in pieces: exactly, or as well as can be."""
-
-    def __init__(self, count: TokenCount | None) -> None:
-        self._count = count
-        self._pieces = 0
-        self._bytes = 0
-        self._tokens = 0
-        self._texts: list[str] = []
-        self._waiting = 0
-
-    def add(self, text: str) -> None:
-        """Take in one piece."""
-        if not text:
-            return
-        self._pieces += 1
-        self._bytes += len(text.encode("utf-8", "surrogatepass"))
-        if self._count is not None:
-            self._texts.append(text)
-            self._waiting += len(text)
-            if self._waiting > _COUNTED_AT:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._count is not None and self._texts:
-            self._tokens += self._count("".join(self._texts))
-            self._texts.clear()
-            self._waiting = 0
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens were seen."""
-        self._flush()
-        if self._count is not None:
-            return self._tokens
-        return max(self._pieces, -(-self._bytes // _BYTES_PER_TOKEN))
-
-
-class Watcher:
-    """Looks at the events of one stream of OpenAI's kinds."""
+class Watcher(Told):
+    """Looks at the events of one stream as they come over the wire."""
 
     def __init__(self, count: TokenCount | None, *, hide_usage: bool) -> None:
+        super().__init__(count)
         self._hide = hide_usage
-        self.seen = Seen(count)
-        self.said: object = None
-        """The answer, or the part of it that tells the usage."""
-        self.failed = False
-        """Whether the provider said that it failed."""
-        self.done = False
 
     def look(self, event: bytes) -> bytes:
         """Note what an event tells; give what is passed on of it, b"" for nothing."""
@@ -114,48 +68,12 @@ class Watcher:
         body = _object(data)
         if body is None:
             return event
-        self._note(body)
+        self.note(body)
         if not self._hide or b'"usage"' not in data:
             return event
         if body.get("usage") is not None:
             return b"" if body.get("choices") == [] else _without_usage(event, body)
         return event.replace(_NO_USAGE, b"") if _NO_USAGE in event else _without_usage(event, body)
-
-    def _note(self, body: Mapping[str, Any]) -> None:
-        kind = body.get("type")
-        if kind in _ENDS:
-            self.done = True
-            self.failed = kind == "response.failed"
-            answer = body.get("response")
-            if isinstance(answer, Mapping) and answer.get("usage") is not None:
-                self.said = answer
-        elif body.get("usage") is not None:
-            self.said = body
-        if isinstance(body.get("error"), Mapping):
-            self.failed = True
-        self._see(body)
-
-    def _see(self, body: Mapping[str, Any]) -> None:
-        delta = body.get("delta")
-        if isinstance(delta, str):
-            self.seen.add(delta)
-        choices = body.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            said = choice.get("delta") if isinstance(choice, Mapping) else None
-            if isinstance(said, Mapping):
-                for text in _texts(said):
-                    self.seen.add(text)
-
-
-def _texts(delta: Mapping[str, Any]) -> Iterator[str]:
-    for name in _TEXTS:
-        if isinstance(delta.get(name), str):
-            yield delta[name]
-    tools = delta.get("tool_calls")
-    for tool in tools if isinstance(tools, list) else ():
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if isinstance(function, Mapping):
-            yield from (part for part in function.values() if isinstance(part, str))
 
 
 def data_of(event: bytes) -> bytes:

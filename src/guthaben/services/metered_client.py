@@ -1,0 +1,257 @@
+"""A client's methods, metered: reserve, call, settle; for threads and for asyncio.
+
+Law: a call ends once, whatever its client raises: released if the provider refused it, billed by
+its usage, by what was seen of a stream, or as it was reserved where nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+from guthaben.errors import CapExceeded, InsufficientCredit, InvalidInput
+from guthaben.services import metered_calls
+from guthaben.services.ai_quotes import Endpoint, Fitting, Quote
+from guthaben.services.ai_streams import Told
+from guthaben.services.asynchronous import AsyncGuthaben
+from guthaben.services.audio_length import AUDIO_TOKENS_PER_S, audio_length_us
+from guthaben.services.checks import ReserveOptions
+from guthaben.services.guthaben import Guthaben
+from guthaben.services.handles import AsyncCallHandle, CallHandle
+from guthaben.services.metered_calls import Arguments, Meter
+
+log = logging.getLogger("guthaben")
+
+_TTL_S: Final = 3_600
+
+
+def _options(meter: Meter, endpoint: Endpoint, quote: Quote) -> ReserveOptions:
+    options: ReserveOptions = {
+        "ttl_s": _TTL_S,
+        "on_expiry": "charge",
+        "on_exception": "charge",
+        "model": quote.model,
+        "operation_type": endpoint,
+    }
+    options.update(meter.origin)  # type: ignore[typeddict-item]
+    return options
+
+
+def _said(endpoint: Endpoint, quote: Quote, answer: Any) -> tuple[Quote, Any]:
+    """Tell what an answer says of its usage; of speech only its length does."""
+    if endpoint != "speech":
+        return quote, None if isinstance(answer, str) else answer
+    try:
+        length_us = audio_length_us(getattr(answer, "content", b""))
+    except InvalidInput:
+        return quote, None
+    return quote.spoken(length_us, AUDIO_TOKENS_PER_S), None
+
+
+def _streamed(given: dict[str, Any]) -> bool:
+    return given.get("stream") is True
+
+
+# ---------------------------------------------------------------- threads
+
+
+class Metered:
+    """One method of a client, metered."""
+
+    def __init__(
+        self, credit: Guthaben, meter: Meter, endpoint: Endpoint, method: Callable[..., Any]
+    ) -> None:
+        self._credit = credit
+        self._meter = meter
+        self._endpoint: Endpoint = endpoint
+        self._method = method
+
+    def __call__(self, **given: Any) -> Any:
+        """Reserve, call and settle."""
+        arguments = metered_calls.read(self._endpoint, given)
+        core = self._credit.core
+        at_s = core.now_ms() // 1000
+        quote = arguments.quote(core.prices.book(), self._meter, self._endpoint, at_s)
+        call, fitting = self._reserved(quote)
+        try:
+            answer = self._method(**arguments.limited(fitting.fitted))
+        except BaseException as error:
+            if metered_calls.never_used(error):
+                call.release()
+            else:
+                call.lose()
+            raise
+        if _streamed(arguments.given):
+            return MeteredStream(answer, call, quote, arguments)
+        quote, said = _said(self._endpoint, quote, answer)
+        bill = quote.bill(said, call.reserved_nano_usd)
+        call.settle(bill.cost_nano_usd, **bill.options)
+        return answer
+
+    def _reserved(self, quote: Quote) -> tuple[CallHandle, Fitting]:
+        fitting = Fitting(quote, self._meter.most_output_tokens)
+        options = _options(self._meter, self._endpoint, quote)
+        while True:
+            amount = fitting.amount_nano_usd
+            try:
+                return self._credit.reserve(self._meter.practice_id, amount, **options), fitting
+            except (InsufficientCredit, CapExceeded) as error:
+                if not fitting.shrinks(error.available_nano_usd):
+                    raise
+
+
+class MeteredStream:
+    """A stream of the client, settled at its end, or where it is left."""
+
+    def __init__(self, inner: Any, call: CallHandle, quote: Quote, arguments: Arguments) -> None:
+        self._inner = inner
+        self._call = call
+        self._quote = quote
+        self._hides = arguments.hides_usage
+        self._told = Told(quote.count)
+        self._over = False
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for chunk in self._inner:
+                if _noted(self._told, chunk, hides=self._hides):
+                    yield chunk
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._over:
+            self._over = True
+            bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
+            self._call.settle(bill[0], **bill[1])
+
+    def close(self) -> None:
+        """Stop listening; what was seen is charged."""
+        self._inner.close()
+        self._settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+# ---------------------------------------------------------------- asyncio
+
+
+class AsyncMetered:
+    """One method of an asynchronous client, metered."""
+
+    def __init__(
+        self, credit: AsyncGuthaben, meter: Meter, endpoint: Endpoint, method: Callable[..., Any]
+    ) -> None:
+        self._credit = credit
+        self._meter = meter
+        self._endpoint: Endpoint = endpoint
+        self._method = method
+
+    async def __call__(self, **given: Any) -> Any:
+        """Reserve, call and settle."""
+        arguments = metered_calls.read(self._endpoint, given)
+        book, at_s = await self._credit.book(), self._credit.core.now_ms() // 1000
+        quote = arguments.quote(book, self._meter, self._endpoint, at_s)
+        call, fitting = await self._reserved(quote)
+        try:
+            answer = await self._method(**arguments.limited(fitting.fitted))
+        except asyncio.CancelledError:
+            call.lose_soon()
+            raise
+        except BaseException as error:
+            if metered_calls.never_used(error):
+                await call.release()
+            else:
+                call.lose_soon()
+            raise
+        if _streamed(arguments.given):
+            return AsyncMeteredStream(answer, call, quote, arguments)
+        quote, said = _said(self._endpoint, quote, answer)
+        bill = quote.bill(said, call.reserved_nano_usd)
+        await call.settle(bill.cost_nano_usd, **bill.options)
+        return answer
+
+    async def _reserved(self, quote: Quote) -> tuple[AsyncCallHandle, Fitting]:
+        fitting = Fitting(quote, self._meter.most_output_tokens)
+        options = _options(self._meter, self._endpoint, quote)
+        practice_id = self._meter.practice_id
+        while True:
+            try:
+                call = await self._credit.reserve(practice_id, fitting.amount_nano_usd, **options)
+            except (InsufficientCredit, CapExceeded) as error:
+                if not fitting.shrinks(error.available_nano_usd):
+                    raise
+            else:
+                return call, fitting
+
+
+class AsyncMeteredStream:
+    """An asynchronous stream of the client, settled at its end, or where it is left."""
+
+    def __init__(
+        self, inner: Any, call: AsyncCallHandle, quote: Quote, arguments: Arguments
+    ) -> None:
+        self._inner = inner
+        self._call = call
+        self._quote = quote
+        self._hides = arguments.hides_usage
+        self._told = Told(quote.count)
+        self._over = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for chunk in self._inner:
+                if _noted(self._told, chunk, hides=self._hides):
+                    yield chunk
+        finally:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        if not self._over:
+            self._over = True
+            bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
+            # Shielded: whoever is cancelled here must not leave the call open.
+            await asyncio.shield(self._call.settle(bill[0], **bill[1]))
+
+    async def close(self) -> None:
+        """Stop listening; what was seen is charged."""
+        await self._inner.close()
+        await self._settle()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+# ---------------------------------------------------------------- streams
+
+
+def _noted(told: Told, chunk: Any, *, hides: bool) -> bool:
+    """Note what a chunk tells; tell whether it is given on."""
+    body = chunk.model_dump() if hasattr(chunk, "model_dump") else chunk
+    told.note(body)
+    return not (hides and body.get("usage") is not None and not body.get("choices"))
+
+
+def _bill(quote: Quote, told: Told, reserved_nano_usd: int) -> tuple[int, Any]:
+    bill = quote.seen(told.seen.tokens).bill(told.said, reserved_nano_usd)
+    return bill.cost_nano_usd, bill.options

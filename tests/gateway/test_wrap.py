@@ -1,0 +1,152 @@
+"""`guthaben.openai.wrap`: OpenAI's own clients, straight to a provider, paid from credit."""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from guthaben import AsyncGuthaben, InsufficientCredit
+from guthaben.openai import wrap
+from guthaben.sandbox import ai_answers
+from guthaben.sandbox.ai_app import Provider, create_ai_app
+from tests.gateway.served import MODEL, PRACTICE, Running, flush, opened_with_prices
+
+SAY: Any = [{"role": "user", "content": "Say hello."}]
+
+
+class Direct:
+    """A provider, credit beside it, and clients of the two."""
+
+    def __init__(self, folder: Path) -> None:
+        self.provider = Provider()
+        self.running = Running(create_ai_app(self.provider))
+        self.credit = opened_with_prices(folder / "wrap.db")
+        self.credit.grant(PRACTICE, 10**9, key="given")
+
+    def client(self, **options: Any) -> Any:
+        bare = openai.OpenAI(base_url=f"{self.running.url}/v1", api_key="k", max_retries=0)
+        return wrap(bare, self.credit, PRACTICE, **options)
+
+    def bare_async(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.running.url}/v1", api_key="k", max_retries=0)
+
+    def last(self) -> Any:
+        return self.credit.calls(PRACTICE, limit=1)[0]
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Direct]:
+    made = Direct(tmp_path)
+    yield made
+    made.running.close()
+    made.credit.close()
+
+
+def test_every_endpoint_is_metered(direct: Direct) -> None:
+    client = direct.client(origin={"user_id": "u-1"})
+    answer = client.chat.completions.create(model=MODEL, messages=SAY, max_tokens=7)
+    assert direct.last().cost_nano_usd == answer.usage.prompt_tokens * 150 + 7 * 600
+    client.responses.create(model=MODEL, input="Hello.")
+    assert direct.last().output_tokens == ai_answers.USUAL_TOKENS
+    client.embeddings.create(model="text-embedding-3-small", input="Hello.")
+    sound = ("said.wav", io.BytesIO(ai_answers.sound(9)))
+    client.audio.transcriptions.create(model="whisper-1", file=sound)
+    assert direct.last().cost_nano_usd == 9 * 100_000
+    client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="x" * 150)
+    assert direct.last().output_tokens > 300
+    client.images.generate(model="dall-e-3", prompt="A point.")
+    calls = direct.credit.calls(PRACTICE)
+    assert [call.status for call in calls] == ["settled"] * 6
+    assert direct.credit.verify(PRACTICE).ok
+
+
+def test_an_answer_without_a_limit_gets_one(direct: Direct) -> None:
+    client = direct.client(most_output_tokens=99)
+    client.chat.completions.create(model=MODEL, messages=SAY)
+    assert direct.provider.seen[-1]["body"]["max_completion_tokens"] == 99
+
+
+def test_a_stream_is_settled_at_its_end_and_hides_what_nobody_asked_for(direct: Direct) -> None:
+    chunks = list(direct.client().chat.completions.create(model=MODEL, messages=SAY, stream=True))
+    assert all(chunk.choices for chunk in chunks)
+    assert direct.last().output_tokens == ai_answers.USUAL_TOKENS
+    with direct.client().responses.create(model=MODEL, input="Hello.", stream=True) as events:
+        assert [event.type for event in events][-1] == "response.completed"
+    assert direct.last().output_tokens == ai_answers.USUAL_TOKENS
+
+
+def test_a_stream_that_is_left_is_charged_by_what_was_seen(direct: Direct) -> None:
+    stream = direct.client().chat.completions.create(
+        model=MODEL, messages=SAY, stream=True, max_tokens=20
+    )
+    with stream as events:
+        for number, _ in enumerate(events):
+            if number == 5:
+                break
+    call = direct.last()
+    assert call.status == "settled"
+    assert 3 <= call.output_tokens <= 8
+    assert 0 < call.cost_nano_usd < call.reserved_nano_usd
+
+
+def test_errors_end_the_call(direct: Direct) -> None:
+    client = direct.client()
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model="sandbox-429", messages=SAY)
+    assert (direct.last().status, direct.last().cost_nano_usd) == ("released", 0)
+    with pytest.raises(openai.APIConnectionError):
+        client.chat.completions.create(model="sandbox-drop", messages=SAY)
+    assert direct.last().cost_nano_usd == direct.last().reserved_nano_usd
+    client.chat.completions.create(model="sandbox-lie-negative", messages=SAY)
+    assert direct.last().cost_nano_usd == direct.last().reserved_nano_usd
+
+
+def test_without_credit_nobody_is_asked(direct: Direct) -> None:
+    client = wrap(direct.client()._inner, direct.credit, "prac_poor")
+    with pytest.raises(InsufficientCredit):
+        client.chat.completions.create(model=MODEL, messages=SAY)
+    assert direct.provider.counters["requests"] == 0
+
+
+def test_what_is_not_metered_is_not_let_through(direct: Direct) -> None:
+    client = direct.client()
+    for ask in (
+        lambda: client.completions,
+        lambda: client.chat.completions.parse,
+        lambda: client.chat.completions.with_raw_response,
+        lambda: client.responses.retrieve,
+        lambda: client.fine_tuning,
+        lambda: client.post,
+    ):
+        with pytest.raises(AttributeError, match="not metered"):
+            ask()
+    assert client.models.list().data
+    assert client.with_options(timeout=5).chat.completions.create(model=MODEL, messages=SAY)
+    assert direct.last().status == "settled"
+
+
+def test_asyncio_plain_streamed_and_cancelled(direct: Direct) -> None:
+    async def work() -> None:
+        credit = AsyncGuthaben(direct.credit.core)
+        async with direct.bare_async() as bare:
+            client = wrap(bare, credit, PRACTICE)
+            answer = await client.chat.completions.create(model=MODEL, messages=SAY)
+            assert answer.usage
+            stream = await client.chat.completions.create(model=MODEL, messages=SAY, stream=True)
+            assert len([chunk async for chunk in stream]) == ai_answers.USUAL_TOKENS + 2
+            with pytest.raises(openai.InternalServerError):
+                await client.chat.completions.create(model="sandbox-500", messages=SAY)
+            slow = client.chat.completions.create(model="sandbox-slow", messages=SAY)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(slow, 0.1)
+
+    asyncio.run(work())
+    flush(direct.credit)
+    calls = direct.credit.calls(PRACTICE)
+    assert direct.credit.balance(PRACTICE).held_nano_usd == 0
+    assert [call.status for call in calls] == ["settled", "released", "settled", "settled"]
+    assert calls[0].cost_nano_usd == calls[0].reserved_nano_usd
