@@ -27,7 +27,7 @@ DEV_READY   := $(VENV)/.ready-to-develop
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST      := $(BIN)/python -m pytest
 
-.PHONY: help run test check lint types layers tidy format contract bench mutants \
+.PHONY: help run test check lint types layers tidy format contract bench bench-http mutants \
         coverage-domain soak browser setup clean distclean
 
 help: ## Show the targets
@@ -74,6 +74,9 @@ mutants: $(DEV_READY) ## Break the money code on purpose and see that a test not
 
 bench: $(DEV_READY) ## Measure the speed beside a floor of the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-http: $(DEV_READY) ## Measure the gateway over HTTP beside its floors
+	$(BIN)/python -m benchmarks.http $(ARGS)
 
 soak: $(DEV_READY) browser ## Run the random and the destructive tests longer (SOAK=5, SOAK_MINUTES=30)
 	SOAK_FACTOR=$(SOAK) $(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
