@@ -7,6 +7,7 @@ and whichever tier its length leads to. How a request's limits are found is not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from guthaben.domain.metering import (
@@ -42,16 +43,18 @@ def input_tokens(
 
     `cache_writes` are the lifetimes that the request can write: none for a request that can't.
     """
-    return Limit(_tokens(INPUT_TOKEN_METERS, modalities, frozenset(cache_writes)), at_most)
+    meters = _tokens(INPUT_TOKEN_METERS, tuple(modalities), frozenset(cache_writes))
+    return Limit(meters, at_most)
 
 
 def output_tokens(at_most: int, modalities: Iterable[str] = ()) -> Limit:
     """Limit tokens of output, text and the named modalities, reasoning included."""
-    return Limit(_tokens(OUTPUT_TOKEN_METERS, modalities, frozenset()), at_most)
+    return Limit(_tokens(OUTPUT_TOKEN_METERS, tuple(modalities), frozenset()), at_most)
 
 
+@lru_cache(maxsize=256)
 def _tokens(
-    meters: frozenset[str], modalities: Iterable[str], writes: frozenset[str]
+    meters: frozenset[str], modalities: tuple[str, ...], writes: frozenset[str]
 ) -> tuple[str, ...]:
     wanted = {"", *modalities}
     found = []
