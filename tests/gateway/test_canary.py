@@ -1,0 +1,107 @@
+"""Prompts, answers, recordings and keys reach no database, no log and no metric."""
+
+import base64
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from guthaben.sandbox import ai_answers
+from guthaben.web import logs
+from tests.gateway.served import MODEL, PROVIDER_KEY, Served
+
+PROMPT = "canary-prompt-Zürich-77431"
+SPOKEN = b"canary-spoken-77432-canary-spoken"
+ANSWER = "canary-answer-77433"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Catch what the server would write, down to the last detail."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before, level = list(root.handlers), root.level
+    logs.configure("DEBUG", stream)
+    for name in ("asyncio", "aiohttp", "uvicorn"):
+        logging.getLogger(name).setLevel("DEBUG")
+    yield stream
+    root.handlers[:] = before
+    root.setLevel(level)
+    for name in ("guthaben", "asyncio", "aiohttp", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
+
+def every_path(served: Served, key: str) -> list[str]:
+    """Send canaries through every endpoint, well and ill; return all that was answered."""
+    http, said = served.http, []
+    http.headers["Authorization"] = f"Bearer {key}"
+    say = [{"role": "user", "content": PROMPT}]
+    for kind in ("", "429", "500", "400", "401", "504", "drop", "broken-stream", "error-in-stream",
+                 "lie-negative", "lie-missing", "lie-huge"):  # fmt: skip
+        model = f"sandbox-{kind}" if kind else MODEL
+        for stream in (False, True):
+            body = {"model": model, "messages": say, "stream": stream, "max_tokens": 40}
+            said.append(http.post("/chat/completions", json=body).text)
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/responses", {"model": MODEL, "input": PROMPT}),
+        ("/embeddings", {"model": "text-embedding-3-small", "input": [PROMPT]}),
+        ("/audio/speech", {"model": "tts-1", "input": PROMPT, "voice": "alloy"}),
+        ("/images/generations", {"model": "dall-e-3", "prompt": PROMPT}),
+        ("/chat/completions", {"model": PROMPT, "messages": say}),
+        ("/chat/completions", {"model": MODEL, "messages": say, "max_tokens": PROMPT}),
+        ("/chat/completions", {"model": MODEL, "messages": say, "user": PROMPT}),
+        ("/responses", {"model": MODEL, "input": PROMPT, "previous_response_id": PROMPT}),
+    ]
+    said += [http.post(path, json=body).text for path, body in bodies]
+    sound = ai_answers.sound(5) + SPOKEN
+    for model in ("whisper-1", "gpt-4o-transcribe", PROMPT):
+        form = {"model": model, "prompt": PROMPT}
+        files = {"file": (f"{PROMPT}.wav", sound, "audio/wav")}
+        said.append(http.post("/audio/transcriptions", data=form, files=files).text)
+    said.append(http.post("/chat/completions", content=PROMPT.encode()).text)
+    return said
+
+
+def test_what_passes_through_is_left_nowhere(
+    served: Served, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ai_answers, "WORDS", [ANSWER])
+    key = served.key()
+    said = every_path(served, key)
+    assert len(said) == 36
+    assert sum(ANSWER in text for text in said) > 8
+    served.settled()
+    metrics = served.http.get(f"{served.gateway.url}/metrics").text
+    assert "guthaben_commands" in metrics
+    canaries = [PROMPT, ANSWER, SPOKEN.decode(), key, key.rpartition("_")[2], PROVIDER_KEY]
+    written = log.getvalue()
+    assert '"route": "/openai/v1/chat/completions"' in written
+    kept = b"".join(path.read_bytes() for path in served.folder.iterdir() if path.is_file())
+    for canary in canaries:
+        assert canary not in written, canary
+        assert canary not in metrics, canary
+        for form in (
+            canary.encode(),
+            base64.b64encode(canary.encode())[:-4],
+            canary.encode().hex(),
+        ):
+            assert needle not in kept, canary
+    assert not [text for text in said if PROVIDER_KEY in text or key in text]
+
+
+def test_a_canary_in_a_fault_of_our_own_is_not_shown(
+    served: Served, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from guthaben.web.gateway import gateway
+
+    def broken(*_args: Any) -> None:
+        raise RuntimeError("inside")
+
+    monkeypatch.setattr(gateway, "_bound", broken)
+    say = [{"role": "user", "content": PROMPT}]
+    answer = served.http.post("/chat/completions", json={"model": MODEL, "messages": say})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "RuntimeError" in log.getvalue()
+    assert PROMPT not in log.getvalue() + answer.text
