@@ -49,6 +49,8 @@ class Offered:
             if any("*" in name for name in upstream.models):
                 listed = await self._listed(upstream)
                 found |= {name for name in listed if upstream.name_of(name) is not None}
+        if not found:
+            return []
         book = await self._gateway.services.credit.book()
         return sorted(name for name in found if self._has_price(book, name))
 
