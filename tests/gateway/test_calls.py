@@ -274,6 +274,16 @@ def test_what_lies_in_the_shared_account_is_out_of_reach(served: Served, field: 
     assert served.provider.counters["requests"] == 0
 
 
+def test_what_is_not_served_is_told_in_openais_shape(served: Served) -> None:
+    client = served.client()
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.files.list()
+    assert missing.value.code == "not_found"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("a\nb")
+    assert served.http.get("/chat/completions").json()["error"]["code"] == "method_not_allowed"
+
+
 def test_only_a_key_of_the_gate_gets_in(served: Served) -> None:
     body = {"model": MODEL, "messages": SAY}
     for key, status in ((served.key(PRACTICE, "credit"), 403), ("gh_test_wrong_key", 401)):

@@ -34,6 +34,7 @@ from guthaben.web import (
     telling,
 )
 from guthaben.web.deps import Services
+from guthaben.web.gateway import errors as openai_errors
 from guthaben.web.gateway import routes as openai_routes
 from guthaben.web.gateway.settings import GatewaySettings
 from guthaben.web.observing import Observing
@@ -160,6 +161,8 @@ async def _not_served(request: Request, error: Exception) -> Response:
     code = _STATUS_CODES.get(error.status_code, "http_error")
     problem = Problem(error.status_code, code, "There is nothing here that answers this.")
     problem.headers.update(error.headers or {})
+    if request.url.path.startswith(openai_routes.PREFIX):
+        return openai_errors.response(problem, request)
     return problems.response(problem, request_id(request.scope))
 
 

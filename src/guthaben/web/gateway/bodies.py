@@ -149,7 +149,9 @@ def _part(boundary: str, head: str, value: bytes) -> bytes:
 
 def _quoted(text: str) -> str:
     """Keep a name from ending its header."""
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    for character in '"\\\r\n':
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
 
 
 def _too_large() -> Problem:

@@ -10,11 +10,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from guthaben.errors import GuthabenError, InsufficientCredit, Refused
 from guthaben.web import problems
 from guthaben.web.gateway import texts
 from guthaben.web.problems import Problem
 from guthaben.web.redaction import redact
+from guthaben.web.routing import request_id
 
 MEDIA_TYPE: Final = "application/json"
 _TYPES: Final = {
@@ -75,6 +79,15 @@ def body(problem: Problem, request_id: str, language: str) -> dict[str, Any]:
         **fields,
     }
     return {"error": error}
+
+
+def response(problem: Problem, request: Request) -> Response:
+    """Make an answer where there is no route of the gateway to make it."""
+    language = texts.language_of(request.headers.get("accept-language", ""))
+    status, headers, text = wire(problem, request_id(request.scope), language)
+    answer = Response(text, status)
+    answer.raw_headers = headers
+    return answer
 
 
 def wire(

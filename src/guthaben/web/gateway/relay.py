@@ -104,7 +104,7 @@ class Relay:
         await self._start(200)
         try:
             await self._events(watcher, gone)
-        except (Lost, TimeoutError):
+        except (Lost, TimeoutError, ValueError):
             self._hold.heard(watcher.seen.tokens)
             if watcher.said is not None:
                 await self._hold.bill(watcher.said)

@@ -1,0 +1,219 @@
+"""Parts of the gateway by themselves: languages, limits, forms, headers, the configuration."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+from starlette.datastructures import Headers
+
+from guthaben.domain.caps import Cap
+from guthaben.errors import ConfigError, Refused
+from guthaben.services import upstreams
+from guthaben.services.upstreams import Upstream
+from guthaben.web.gateway import bodies, pool, texts
+from guthaben.web.gateway.bodies import Form, Upload
+from guthaben.web.gateway.limits import Limits
+from guthaben.web.gateway.settings import GatewaySettings
+from guthaben.web.problems import Problem
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [("", "en"), ("de-CH", "de"), ("en;q=0.2, fr;q=0.9", "fr"), ("rm,it;q=0.1", "it"),
+     ("fr;q=0, de;q=0.001", "de"), ("*", "en"), ("de;q=nonsense,it;q=0.5", "it"),
+     ("DE-at", "de"), ("x" * 9_000, "en"), ("fr;q=9.9,de;q=1", "de")],
+)  # fmt: skip
+def test_the_preferred_language_of_ours(accepted: str, language: str) -> None:
+    assert texts.language_of(accepted) == language
+
+
+def test_every_text_exists_in_every_language_with_the_same_facts() -> None:
+    facts = {"available": "1.00", "requested": "2.00", "seconds": 7}
+    for code in texts.TEXTS:
+        said = {texts.say(code, language, "https://x.ch", **facts) for language in texts.LANGUAGES}
+        assert len(said) == 4, code
+        assert len({tuple(fact in text for fact in ("1.00", "2.00", " 7 ", "https://x.ch"))
+                    for text in said if text}) == 1, code  # fmt: skip
+    assert texts.say("another", "de", None) is None
+
+
+# ---------------------------------------------------------------- limits
+
+
+def limited(cap: Cap) -> tuple[Limits, SimpleNamespace]:
+    clock = SimpleNamespace(now_s=0.0)
+    return Limits(lambda *_: [("p key:k", cap)], clock_s=lambda: clock.now_s), clock
+
+
+def test_so_many_in_a_minute_and_no_more() -> None:
+    limits, clock = limited(Cap("key:k", per_minute=3))
+    for _ in range(3):
+        with limits.enter("p", "k", ""):
+            clock.now_s += 10
+    with pytest.raises(Problem) as refused, limits.enter("p", "k", ""):
+        pass
+    assert refused.value.headers["Retry-After"] == "31"
+    clock.now_s = 60
+    with limits.enter("p", "k", ""):
+        pass
+
+
+def test_so_many_at_once_and_a_refused_one_takes_no_place() -> None:
+    limits, _ = limited(Cap("key:k", at_once=1))
+    with limits.enter("p", "k", ""):
+        for _ in range(3):
+            with pytest.raises(Problem), limits.enter("p", "k", ""):
+                pass
+    with pytest.raises(KeyError), limits.enter("p", "k", ""):
+        raise KeyError
+    with limits.enter("p", "k", ""):
+        pass
+    assert limits._running == {}
+
+
+# ---------------------------------------------------------------- forms
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"]))
+NAMES = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+ODD = st.sampled_from(['a"b', "a\r\nX-Injected: 1", "ä", "%22", "a;b", "a\\"])
+
+
+@given(
+    st.lists(st.tuples(NAMES | ODD, TEXTS), max_size=5),
+    st.lists(st.tuples(NAMES | ODD, st.binary(max_size=200)), max_size=3),
+)
+async def test_a_form_that_is_written_anew_is_the_same(
+    values: list[tuple[str, str]], files: list[tuple[str, bytes]]
+) -> None:
+    uploads = tuple(Upload(name, "f.wav", "audio/wav", data) for name, data in files)
+    body, kind = bodies.form_written(Form(tuple(values), uploads))
+    read = await bodies.form(body, Headers({"content-type": kind}))
+    assert [value for _, value in read.texts] == [value for _, value in values]
+    assert [file.data for file in read.files] == [data for _, data in files]
+    assert b"X-Injected: 1\r\n" not in body.split(b"\r\n\r\n")[0]
+
+
+@pytest.mark.parametrize("raw", [b"", b"[1]", b"{", b"\xff", b'{"a":NaN}', b"[" * 100_000, b'"x"'])
+async def test_what_is_no_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(Problem):
+        await bodies.parsed(raw)
+
+
+async def test_a_body_that_is_too_long_is_refused_early() -> None:
+    async def never() -> Any:
+        raise AssertionError
+
+    with pytest.raises(Problem) as refused:
+        await bodies.read(never, Headers({"content-length": str(bodies.MOST_BYTES + 1)}))
+    assert refused.value.status == 413
+
+
+async def test_who_leaves_before_the_body_is_there_is_answered_by_nobody() -> None:
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(bodies.ClientGone):
+        await bodies.read(gone, Headers({}))
+
+
+# ---------------------------------------------------------------- headers
+
+UPSTREAM = Upstream("u", "https://u.example.com/v1", "provider-key", {"m": "m"})
+SECRET = ("authorization", "cookie", "api-key", "x-api-key", "proxy-authorization", "host",
+          "connection", "te", "transfer-encoding", "upgrade", "x-practice-id", "x-device-id",
+          "content-length", "accept-encoding", "openai-organization")  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from([*SECRET, "accept", "openai-beta"]), st.just("canary")))
+def test_only_what_is_listed_goes_out(sent: dict[str, str]) -> None:
+    found = pool.outgoing(UPSTREAM, Headers(sent), "application/json")
+    passed = {name for name, value in found.items() if value == "canary"}
+    assert passed == {"accept", "openai-beta"} & sent.keys()
+    assert found["authorization"] == "Bearer provider-key"
+
+
+def test_only_what_is_listed_comes_back() -> None:
+    told = [("Set-Cookie", "a"), ("Connection", "close"), ("Transfer-Encoding", "chunked"),
+            ("Server", "x"), ("Content-Encoding", "gzip"), ("Openai-Organization", "ours"),
+            ("Retry-After", "3"), ("X-Request-Id", "r"), ("X-RateLimit-Remaining-Tokens", "5"),
+            ("Content-Type", "application/json"), ("Strict-Transport-Security", "x")]  # fmt: skip
+    answer: Any = SimpleNamespace(headers=CIMultiDict(told))
+    assert [name for name, _ in pool.incoming(answer)] == [
+        b"retry-after", b"x-request-id", b"x-ratelimit-remaining-tokens", b"content-type"
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- configuration
+
+GOOD: dict[str, Any] = {"url": "https://api.openai.com/v1", "key_env": "OPENAI_API_KEY",
+                        "models": ["gpt-*"]}  # fmt: skip
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, said: Any) -> upstreams.Upstreams:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    text = said if isinstance(said, str) else json.dumps(said)
+    monkeypatch.setenv("GUTHABEN_UPSTREAMS", text)
+    return upstreams.configured()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"url": "api.openai.com"}, {"url": "ftp://x"}, {"key_env": "sk-proj-written-down"},
+     {"key_env": "NOT_SET_ANYWHERE"}, {"key_env": ""}, {"models": []}, {"models": "gpt-4o"},
+     {"models": {"a": 5}}, {"kind": "azure"}, {"kind": "other"}, {"auth": "basic"},
+     {"key": "sk-written-down"}, {"modles": []}],
+)  # fmt: skip
+def test_a_wrong_provider_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        configured(monkeypatch, {"one": {**GOOD, **wrong}})
+    assert "written-down" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}x", "/no/such/file.json", '{"a": 5}'])
+def test_what_is_no_configuration_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    with pytest.raises(ConfigError):
+        configured(monkeypatch, text)
+
+
+def test_the_first_provider_that_matches_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    said = {
+        "azure": {**GOOD, "kind": "azure", "url": "https://a.example.com/", "api_version": "v",
+                  "models": {"gpt-4o": "dep/1"}},
+        "openai": GOOD,
+    }  # fmt: skip
+    file = tmp_path / "upstreams.json"
+    file.write_text(json.dumps(said))
+    found = configured(monkeypatch, str(file))
+    azure, name = found.find("gpt-4o")
+    assert (azure.name, name) == ("azure", "dep/1")
+    assert azure.address("chat", name) == (
+        "https://a.example.com/openai/deployments/dep%2F1/chat/completions?api-version=v"
+    )
+    assert azure.headers() == {"api-key": "sk-canary"}
+    openai, name = found.find("gpt-4o-mini")
+    assert (openai.name, name, openai.service_tier) == ("openai", "gpt-4o-mini", True)
+    assert openai.address("images", name) == "https://api.openai.com/v1/images/generations"
+    assert found.names() == ["gpt-4o"]
+    assert "sk-canary" not in repr(found.all)
+    with pytest.raises(Refused):
+        found.find("claude-opus-5")
+
+
+def test_without_providers_the_gateway_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = GatewaySettings.from_environment()
+    assert settings.upstreams.all == ()
+    assert (settings.timeout_s, settings.drain_s, settings.on_loss) == (600, 30, "charge")
+    monkeypatch.setenv("GUTHABEN_GATEWAY_ON_LOSS", "release")
+    assert GatewaySettings.from_environment().on_loss == "release"
+    for wrong in ("0", "-1", "x", "１２", "99999999"):
+        monkeypatch.setenv("GUTHABEN_GATEWAY_TIMEOUT_S", wrong)
+        with pytest.raises(ConfigError):
+            GatewaySettings.from_environment()
