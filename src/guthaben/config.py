@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -305,43 +304,9 @@ def topup_url() -> str | None:
     return found or public_url()
 
 
-# ---------------------------------------------------------------- the gateway
-
-_ENV_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
-
-
-def upstreams_json() -> str:
-    """Which AI providers the gateway knows: GUTHABEN_UPSTREAMS, JSON or the path of a file."""
-    text = _text("GUTHABEN_UPSTREAMS")
-    if not text or text.startswith("{"):
-        return text
-    try:
-        return Path(text).read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"GUTHABEN_UPSTREAMS: can't read {text[:200]!r}.") from error
-
-
-def upstream_key(name: str) -> str:
-    """The key of a provider, from the variable of this name; raises ConfigError without one."""
-    if not _ENV_NAME.fullmatch(name):
-        raise ConfigError("A provider's key_env is the NAME of an environment variable, no key.")
-    found = _text(name)
-    if not found:
-        raise ConfigError(f"{name} is not set: it must hold the provider's key.")
-    return found
-
-
-def gateway_number(name: str, default: int, most: int) -> int:
-    """A whole number such as GUTHABEN_GATEWAY_TIMEOUT_S, from 1."""
-    digits = _text(name) or str(default)
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) <= most):
-        raise ConfigError(f"{name} must be from 1 to {most}, not {digits[:20]!r}.")
-    return int(digits)
-
-
-def gateway_charges_losses() -> bool:
-    """Whether a call whose outcome nobody knows is charged as reserved; default yes."""
-    return _text("GUTHABEN_GATEWAY_ON_LOSS", "charge").lower() != "release"
+def variable(name: str) -> str:
+    """A variable that the gateway's own settings name, such as a provider's key; "" if not set."""
+    return _text(name)
 
 
 def log_level() -> str:

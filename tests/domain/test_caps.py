@@ -45,9 +45,15 @@ def test_an_open_call_counts_with_what_it_holds_then_with_what_it_cost() -> None
 
 @pytest.mark.parametrize(
     ("cap", "used", "left"),
-    [(Cap("key:k"), (5, 5), None), (Cap("key:k", 10), (4, 99), 6), (Cap("key:k", None, 10), (4, 9), 1),
-     (Cap("key:k", 10, 10), (4, 9), 1), (Cap("key:k", 10), (11, 0), 0), (Cap("key:k", 0), (0, 0), 0)],
-)  # fmt: skip
+    [
+        (Cap("key:k"), (5, 5), None),
+        (Cap("key:k", 10), (4, 99), 6),
+        (Cap("key:k", None, 10), (4, 9), 1),
+        (Cap("key:k", 10, 10), (4, 9), 1),
+        (Cap("key:k", 10), (11, 0), 0),
+        (Cap("key:k", 0), (0, 0), 0),
+    ],
+)
 def test_what_a_cap_leaves(cap: Cap, used: tuple[int, int], left: int | None) -> None:
     assert caps.left(cap, *used) == left
 

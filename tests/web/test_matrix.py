@@ -45,6 +45,8 @@ class House:
             guthaben.statement(FOREIGN), guthaben.calls(FOREIGN), guthaben.topups(FOREIGN),
             guthaben.balance(FOREIGN), self.web.services.caps.list(FOREIGN),
             self.web.services.payments.topups.settings(FOREIGN),
+            self.web.services.targets.contacts(FOREIGN),
+            self.web.services.targets.endpoints(FOREIGN),
         )  # fmt: skip
 
 
@@ -57,8 +59,16 @@ async def _filled(web: Web, practice_id: str, canary: str) -> dict[str, str]:
     topup = await client.post("/v1/topups", json={"amount_chf": "30"})
     cap = {"subject": f"device:{canary}", "day_usd": "5"}
     await client.put(f"/v1/admin/practices/{practice_id}/caps", json=cap)
-    return {"call_id": call.json()["id"], "topup_id": topup.json()["topup_id"],
-            "practice_id": practice_id, "model": "gpt-4o-mini"}  # fmt: skip
+    contact = web.services.targets.add_contact(practice_id, f"{canary}@praxis.example")
+    hooks = web.services.targets.add_endpoint(practice_id, f"https://{canary}.invalid/")
+    return {
+        "call_id": call.json()["id"],
+        "topup_id": topup.json()["topup_id"],
+        "practice_id": practice_id,
+        "model": "gpt-4o-mini",
+        "contact_id": contact.contact_id,
+        "endpoint_id": hooks.endpoint.endpoint_id,
+    }
 
 
 @pytest.fixture
@@ -72,9 +82,20 @@ async def house(web: Web) -> House:
     keys["none"] = {}
     keys["unknown"] = {"Authorization": "Bearer gh_test_aaaaaaaaaa_" + "b" * 43}
     seal = foreign["call_id"].rpartition("_")[2]
-    missing = {"call_id": f"call_99_{seal}", "topup_id": "tu_" + "0" * 24,
-               "practice_id": "prac_nobody", "model": "nobody-knows-it"}  # fmt: skip
+    missing = {
+        "call_id": f"call_99_{seal}",
+        "topup_id": "tu_" + "0" * 24,
+        "practice_id": "prac_nobody",
+        "model": "nobody-knows-it",
+        "contact_id": _other(foreign["contact_id"]),
+        "endpoint_id": _other(foreign["endpoint_id"]),
+    }
     return House(web, {"own": own, "foreign": foreign, "missing": missing}, keys)
+
+
+def _other(identity: str) -> str:
+    """Make an id of the same kind that nobody has."""
+    return identity[:-4] + ("aaaa" if identity[-4:] != "aaaa" else "bbbb")
 
 
 def operations(web: Web) -> list[tuple[str, str, dict[str, Any]]]:

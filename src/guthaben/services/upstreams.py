@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from guthaben import config
 from guthaben.errors import ConfigError, Refused
+from guthaben.services import gateway_config
 
 PATHS: Final[Mapping[str, str]] = {
     "chat": "chat/completions",
@@ -104,7 +104,7 @@ class Upstreams:
 
 def configured() -> Upstreams:
     """Read the configuration now. Raises `ConfigError` that says what to mend."""
-    text = config.upstreams_json()
+    text = gateway_config.upstreams_json()
     if not text:
         return Upstreams(())
     try:
@@ -134,7 +134,7 @@ def _upstream(name: str, said: Any) -> Upstream:
     return Upstream(
         name=name,
         url=url,
-        key=config.upstream_key(str(said.get("key_env", ""))),
+        key=gateway_config.upstream_key(str(said.get("key_env", ""))),
         models=_models(name, said.get("models")),
         kind=kind,
         auth=auth,

@@ -20,9 +20,9 @@ from guthaben.payments.gateway import PaymentGateway
 from guthaben.services.api_keys import ApiKeys
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.auto_topup import Charger
+from guthaben.services.caps import CapBook
 from guthaben.services.closing import PageCloser
 from guthaben.services.delivery import Dispatcher
-from guthaben.services.caps import CapBook
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
 from guthaben.services.licences import Licences
@@ -157,6 +157,7 @@ class Services:
     def sells(self) -> bool:
         """Tell whether credit can be bought here and now."""
         return self._payments is not None and self.purchases_allowed()
+
     def on_stop(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something at the end, on the event loop, before the database is closed."""
         self._at_end.append(work)
