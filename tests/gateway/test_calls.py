@@ -274,6 +274,28 @@ def test_what_lies_in_the_shared_account_is_out_of_reach(served: Served, field: 
     assert served.provider.counters["requests"] == 0
 
 
+def test_a_long_request_passes_whole(served: Served) -> None:
+    text = "Zürich " * 100_000
+    say = [{"role": "user", "content": text}]
+    body = {"model": MODEL, "messages": say, "max_tokens": 5}
+    assert served.http.post("/chat/completions", json=body, timeout=20).status_code == 200
+    assert served.provider.seen[-1]["body"]["messages"] == say
+    assert served.last().reserved_nano_usd >= len(text.encode()) * 150
+
+
+def test_the_language_of_the_practice_counts_where_none_is_asked_for(serve: Any) -> None:
+    served = serve()
+    key = served.key(PRACTICE, "gate", "credit")
+    headers = {"Authorization": f"Bearer {key}"}
+    root = served.gateway.url
+    put = served.http.put(f"{root}/v1/language", json={"language": "it"}, headers=headers)
+    assert put.status_code == 200
+    body = {"model": MODEL, "messages": SAY}
+    said = served.http.post("/chat/completions", json=body, headers=headers)
+    assert said.json()["error"]["message"].startswith("Il credito non basta")
+    assert said.headers["content-language"] == "it"
+
+
 def test_what_is_not_served_is_told_in_openais_shape(served: Served) -> None:
     client = served.client()
     with pytest.raises(openai.NotFoundError) as missing:

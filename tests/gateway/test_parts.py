@@ -11,34 +11,30 @@ from multidict import CIMultiDict
 from starlette.datastructures import Headers
 
 from guthaben.domain.caps import Cap
-from guthaben.errors import ConfigError, Refused
+from guthaben.errors import CapExceeded, ConfigError, InsufficientCredit, Refused
 from guthaben.services import upstreams
 from guthaben.services.upstreams import Upstream
-from guthaben.web.gateway import bodies, pool, texts
+from guthaben.texts import LANGUAGES
+from guthaben.web.gateway import bodies, errors, pool, texts
 from guthaben.web.gateway.bodies import Form, Upload
 from guthaben.web.gateway.limits import Limits
 from guthaben.web.gateway.settings import GatewaySettings
 from guthaben.web.problems import Problem
 
 
-@pytest.mark.parametrize(
-    ("accepted", "language"),
-    [("", "en"), ("de-CH", "de"), ("en;q=0.2, fr;q=0.9", "fr"), ("rm,it;q=0.1", "it"),
-     ("fr;q=0, de;q=0.001", "de"), ("*", "en"), ("de;q=nonsense,it;q=0.5", "it"),
-     ("DE-at", "de"), ("x" * 9_000, "en"), ("fr;q=9.9,de;q=1", "de")],
-)  # fmt: skip
-def test_the_preferred_language_of_ours(accepted: str, language: str) -> None:
-    assert texts.language_of(accepted) == language
-
-
-def test_every_text_exists_in_every_language_with_the_same_facts() -> None:
-    facts = {"available": "1.00", "requested": "2.00", "seconds": 7}
-    for code in texts.TEXTS:
-        said = {texts.say(code, language, "https://x.ch", **facts) for language in texts.LANGUAGES}
-        assert len(said) == 4, code
-        assert len({tuple(fact in text for fact in ("1.00", "2.00", " 7 ", "https://x.ch"))
-                    for text in said if text}) == 1, code  # fmt: skip
-    assert texts.say("another", "de", None) is None
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_refusals_say_what_there_is_and_where_to_buy(language: str) -> None:
+    error = InsufficientCredit(1_500_000_000, 2_000_000_000)
+    said = texts.say(errors.of_credit(error, "https://x.ch/buy"), language)
+    assert "1.50 USD" in said
+    assert "2.00 USD" in said
+    assert said.endswith(": https://x.ch/buy")
+    assert texts.say(errors.of_credit(error, None), language).endswith(".")
+    assert "0.25 USD" in texts.say(errors.of_error(CapExceeded(250_000_000, 1)), language)
+    wait = Problem(429, "rate_limit_exceeded", "x", seconds=7)
+    assert " 7 " in texts.say(wait, language)
+    technical = Problem(502, "upstream_lost", "The answer was lost.")
+    assert texts.say(technical, language) == "The answer was lost."
 
 
 # ---------------------------------------------------------------- limits

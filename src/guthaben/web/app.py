@@ -162,7 +162,7 @@ async def _not_served(request: Request, error: Exception) -> Response:
     problem = Problem(error.status_code, code, "There is nothing here that answers this.")
     problem.headers.update(error.headers or {})
     if request.url.path.startswith(openai_routes.PREFIX):
-        return openai_errors.response(problem, request)
+        return await openai_errors.response(problem, request)
     return problems.response(problem, request_id(request.scope))
 
 

@@ -83,7 +83,7 @@ class Endpoint(APIRoute):
             else:
                 answer.headers["X-Request-Id"] = identity
                 return answer
-            return problems.response(problem, identity, await _language(request))
+            return problems.response(problem, identity, await language_of(request))
 
         return handle
 
@@ -93,7 +93,7 @@ def speak_to(request: Request, language: Callable[[], str | None]) -> None:
     request.scope[_LANGUAGE_KEY] = language
 
 
-async def _language(request: Request) -> str:
+async def language_of(request: Request) -> str:
     """Choose what the request asks for, else what its practice asked for, else English."""
     asked = best_language(request.headers.get("accept-language", ""))
     own = request.scope.get(_LANGUAGE_KEY)

@@ -17,8 +17,7 @@ from guthaben.errors import GuthabenError, InsufficientCredit, Refused
 from guthaben.web import problems
 from guthaben.web.gateway import texts
 from guthaben.web.problems import Problem
-from guthaben.web.redaction import redact
-from guthaben.web.routing import request_id
+from guthaben.web.routing import language_of, request_id
 
 MEDIA_TYPE: Final = "application/json"
 _TYPES: Final = {
@@ -55,23 +54,19 @@ def of_error(error: GuthabenError) -> Problem:
 def of_credit(error: InsufficientCredit, topup_url: str | None) -> Problem:
     """Make the refusal of a request that the credit does not cover."""
     problem = problems.of_error(error)
-    if topup_url:
+    if topup_url is not None:
         problem.fields["topup_url"] = topup_url
     return problem
 
 
 def body(problem: Problem, request_id: str, language: str) -> dict[str, Any]:
     """Put a problem into OpenAI's shape."""
-    facts = {name.removesuffix("_usd"): value for name, value in problem.fields.items()}
-    facts = {"available": "0", "requested": "0", "seconds": 1, **facts}
-    link = facts.pop("topup_url", None)
-    message = texts.say(problem.code, language, link, **facts) or redact(problem.detail)
     fields = dict(problem.fields)
     kind = _TYPES.get(problem.status)
     if kind is None:
         kind = "server_error" if problem.status >= 500 else "invalid_request_error"
     error = {
-        "message": message,
+        "message": texts.say(problem, language),
         "type": kind,
         "param": fields.pop("field", None),
         "code": problem.code,
@@ -81,9 +76,9 @@ def body(problem: Problem, request_id: str, language: str) -> dict[str, Any]:
     return {"error": error}
 
 
-def response(problem: Problem, request: Request) -> Response:
+async def response(problem: Problem, request: Request) -> Response:
     """Make an answer where there is no route of the gateway to make it."""
-    language = texts.language_of(request.headers.get("accept-language", ""))
+    language = await language_of(request)
     status, headers, text = wire(problem, request_id(request.scope), language)
     answer = Response(text, status)
     answer.raw_headers = headers
@@ -99,6 +94,8 @@ def wire(
         "content-type": MEDIA_TYPE,
         "content-length": str(len(text)),
         "cache-control": "no-store",
+        "content-language": language,
+        "vary": "accept-language",
         "x-request-id": request_id,
         **{name.lower(): value for name, value in problem.headers.items()},
     }

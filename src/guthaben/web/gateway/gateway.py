@@ -25,7 +25,7 @@ from guthaben.services.upstreams import Upstream
 from guthaben.web.access import Caller as Who
 from guthaben.web.deps import Services
 from guthaben.web.gateway import asked as asking
-from guthaben.web.gateway import bodies, errors, pool, texts
+from guthaben.web.gateway import bodies, errors, pool
 from guthaben.web.gateway.asked import Asked
 from guthaben.web.gateway.bodies import ClientGone
 from guthaben.web.gateway.errors import UpstreamFailed
@@ -35,7 +35,7 @@ from guthaben.web.gateway.relay import Caller, Relay
 from guthaben.web.gateway.settings import GatewaySettings
 from guthaben.web.gateway.streams import Watcher
 from guthaben.web.problems import Problem, unexpected
-from guthaben.web.routing import request_id
+from guthaben.web.routing import language_of, request_id, speak_to
 from guthaben.web.shapes import refuse_secret
 
 log = logging.getLogger("guthaben.gateway")
@@ -65,7 +65,7 @@ class Exchange:
         """Answer with an error, if nothing has been answered yet."""
         if self.begun:
             return
-        language = texts.language_of(self.request.headers.get("accept-language", ""))
+        language = await language_of(self.request)
         identity = request_id(self.request.scope)
         status, headers, body = errors.wire(problem, identity, language)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -130,6 +130,7 @@ class Gateway:
     async def _serve(self, endpoint: str, exchange: Exchange) -> None:
         request = exchange.request
         who = await self.services.access.caller(request, "gate")
+        speak_to(request, lambda: self.services.portal.chosen_language(who.practice_id))
         device = _device(request)
         if not self.services.caps.knows(who.practice_id):
             asked = (who.practice_id, who.key_id, device)
