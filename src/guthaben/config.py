@@ -296,14 +296,6 @@ def public_url() -> str | None:
     return found or None
 
 
-def topup_url() -> str | None:
-    """Where a customer without credit is sent to buy some; default the server's own address."""
-    found = _text("GUTHABEN_TOPUP_URL")
-    if found and not _is_http_url(found):
-        raise ConfigError("GUTHABEN_TOPUP_URL must be an http or https URL.")
-    return found or public_url()
-
-
 def variable(name: str) -> str:
     """A variable that the gateway's own settings name, such as a provider's key; "" if not set."""
     return _text(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from guthaben import config
 from guthaben.errors import ConfigError
@@ -48,3 +49,12 @@ def number(name: str, default: int, most: int) -> int:
 def charges_losses() -> bool:
     """Whether a call whose outcome nobody knows is charged as reserved; default yes."""
     return config.variable("GUTHABEN_GATEWAY_ON_LOSS").lower() != "release"
+
+
+def topup_url() -> str | None:
+    """Where a customer without credit is sent to buy some; default the server's own address."""
+    found = config.variable("GUTHABEN_TOPUP_URL")
+    parts = urlsplit(found)
+    if found and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise ConfigError("GUTHABEN_TOPUP_URL must be an http or https URL.")
+    return found or config.public_url()

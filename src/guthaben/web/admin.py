@@ -20,6 +20,7 @@ from guthaben.services.checks import MAX_ID, MAX_KEY, MAX_TEXT
 from guthaben.store import figures, queries
 from guthaben.web import models, views
 from guthaben.web.access import Operator
+from guthaben.web.cap_models import CapsModel
 from guthaben.web.deps import Services
 from guthaben.web.problems import invalid
 from guthaben.web.routing import add, answer, new_router, read_query
@@ -279,7 +280,7 @@ def router(services: Services) -> APIRouter:
         )  # fmt: skip
     add(
         api, "GET", "/v1/admin/practices/{practice_id:path}/caps", routes.caps,
-        answers={200: models.CapsModel}, path_parameters=_PRACTICE,
+        answers={200: CapsModel}, path_parameters=_PRACTICE,
     )  # fmt: skip
     add(
         api, "GET", "/v1/admin/verify", routes.verify,

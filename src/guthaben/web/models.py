@@ -290,24 +290,6 @@ class VerifyModel(Model):
     problems: list[ProblemFoundModel]
 
 
-class CapModel(Model):
-    """What a key or a device may use; null is no cap, 0 no limit of requests."""
-
-    subject: str
-    day_usd: str | None
-    month_usd: str | None
-    left_usd: str | None
-    per_minute: int
-    at_once: int
-
-
-class CapsModel(Model):
-    """The caps of a practice."""
-
-    practice_id: str
-    caps: list[CapModel]
-
-
 class AlarmModel(Model):
     """Something that an operator should look at."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from guthaben import config
 from guthaben.services import gateway_config
 from guthaben.services.request_bounds import DEFAULT_OUTPUT_TOKENS
 from guthaben.services.upstreams import Upstreams, configured
@@ -39,5 +38,5 @@ class GatewaySettings:
             drain_s=number("GUTHABEN_GATEWAY_DRAIN_S", 30, 3_600),
             most_output_tokens=tokens,
             on_loss="charge" if gateway_config.charges_losses() else "release",
-            topup_url=config.topup_url(),
+            topup_url=gateway_config.topup_url(),
         )
