@@ -20,7 +20,7 @@ from guthaben.services.checks import MAX_ID, MAX_KEY, MAX_TEXT
 from guthaben.store import figures, queries
 from guthaben.web import models, views
 from guthaben.web.access import Operator
-from guthaben.web.cap_models import CapsModel
+from guthaben.web.admin_models import AlarmsModel, CapsModel
 from guthaben.web.deps import Services
 from guthaben.web.problems import invalid
 from guthaben.web.routing import add, answer, new_router, read_query
@@ -288,6 +288,6 @@ def router(services: Services) -> APIRouter:
     )  # fmt: skip
     add(
         api, "GET", "/v1/admin/alarms", routes.alarms,
-        query=ALARMS, answers={200: models.AlarmsModel},
+        query=ALARMS, answers={200: AlarmsModel},
     )  # fmt: skip
     return api

@@ -290,22 +290,6 @@ class VerifyModel(Model):
     problems: list[ProblemFoundModel]
 
 
-class AlarmModel(Model):
-    """Something that an operator should look at."""
-
-    alarm_no: int
-    code: str
-    practice_id: str | None
-    subject: str
-    raised_at_s: int
-
-
-class AlarmsModel(Model):
-    """Alarms that nobody cleared, newest first."""
-
-    alarms: list[AlarmModel]
-
-
 class ReceivedModel(Model):
     """What became of a webhook."""
 

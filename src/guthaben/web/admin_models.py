@@ -1,4 +1,4 @@
-"""Models of answers about caps, for the description only; see `models`."""
+"""Models of answers to operators, for the description only; see `models`."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ class CapsModel(Model):
 
     practice_id: str
     caps: list[CapModel]
+
+
+class AlarmModel(Model):
+    """Something that an operator should look at."""
+
+    alarm_no: int
+    code: str
+    practice_id: str | None
+    subject: str
+    raised_at_s: int
+
+
+class AlarmsModel(Model):
+    """Alarms that nobody cleared, newest first."""
+
+    alarms: list[AlarmModel]
