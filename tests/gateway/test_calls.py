@@ -148,6 +148,21 @@ def test_images_by_tokens_and_by_piece(served: Served) -> None:
     assert served.last().cost_nano_usd == 2 * 40_000_000
 
 
+def test_translations_and_edited_images(served: Served) -> None:
+    client = served.client()
+    heard = client.audio.translations.create(model="whisper-1", file=recording(7))
+    assert heard.text
+    assert served.last().cost_nano_usd == 7 * 100_000
+    served.give(10**10)  # without a size, the largest picture is reserved for
+    picture = ("point.png", io.BytesIO(b"\x89PNG\r\n\x1a\n"), "image/png")
+    client.images.edit(model="gpt-image-1", image=picture, prompt="A point.", n=2)
+    call = served.last()
+    assert (call.operation_type, call.output_tokens) == ("image_edits", 2 * 272)
+    # One picture was sent along and two were asked for: both are in the reservation.
+    assert call.reserved_nano_usd > 16_400 * 10_000 + 2 * 272 * 40_000
+    assert served.provider.seen[-1]["files"] == {"image": 8}
+
+
 def test_models_are_listed_if_they_have_a_price(served: Served) -> None:
     client = served.client()
     listed = [model.id for model in client.models.list()]
