@@ -7,6 +7,7 @@ whatever happens. Prompts and answers pass through: they are neither stored nor 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
@@ -57,9 +58,10 @@ class Exchange:
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer."""
+        """Send a part of the answer; who has left is told nothing more, and breaks nothing."""
         self.begun = True
-        await self._send(message)
+        with contextlib.suppress(OSError):  # how some servers say that the caller has left
+            await self._send(message)
 
     async def refuse(self, problem: Problem) -> None:
         """Answer with an error, if nothing has been answered yet."""
