@@ -24,8 +24,8 @@ __all__ = [
     "stripe_cancel_url", "stripe_api_base", "livemode_expected", "api_token", "admin_token",
     "monthly_budgets_usd", "topup_limits_rappen", "checkout_open_s", "checkout_methods",
     "default_language", "trust_practice_header", "database_url", "time_zone", "host", "port",
-    "public_url", "variable", "log_level", "MailSettings", "mail", "webhooks_allow_private", "impose",
-    "check_live_ready",
+    "public_url", "variable", "log_level", "MailSettings", "mail", "webhooks_allow_private",
+    "impose", "check_live_ready",
 ]  # fmt: skip
 
 _ON = frozenset({"1", "true", "yes", "on"})
