@@ -240,6 +240,25 @@ def livemode_expected() -> bool | None:
     )
 
 
+def stripe_account_id() -> str | None:
+    """Our own account at Stripe, `acct_...`; None takes events that name no account only."""
+    found = _text("GUTHABEN_STRIPE_ACCOUNT")
+    if found and not re.fullmatch(r"acct_[A-Za-z0-9]{1,60}", found):
+        raise ConfigError("GUTHABEN_STRIPE_ACCOUNT must be an account's id such as acct_1A2b3C.")
+    return found or None
+
+
+def installation() -> str:
+    """The name of this installation where several share one Stripe account; default none.
+
+    It travels in the metadata of purchases; those of another name are left to the other.
+    """
+    found = _text("GUTHABEN_INSTALLATION")
+    if found and not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", found):
+        raise ConfigError("GUTHABEN_INSTALLATION must be 1 to 40 letters, digits, _, . or -.")
+    return found
+
+
 # ---------------------------------------------------------------- the server
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from guthaben.store import cases, payment_states, refunds
+from guthaben.store import inbox as inbox_rows
 from guthaben.store.jobs import JobRow, load_jobs
 from guthaben.store.outbox import OutboxFigures, outbox_figures
 
@@ -23,6 +25,12 @@ class Figures(NamedTuple):
     open_alarms: int
     outbox: OutboxFigures = OutboxFigures(0, 0, 0, 0)
     jobs: tuple[JobRow, ...] = ()
+    inbox_dead: int = 0
+    inbox_quarantined: int = 0
+    open_cases: int = 0
+    refunds_waiting: int = 0
+    reconcile_remaining: int = 0
+    reconcile_ended_at_s: int = 0
 
 
 def figures(cursor: sqlite3.Cursor) -> Figures:
@@ -39,8 +47,14 @@ def figures(cursor: sqlite3.Cursor) -> Figures:
     (alarms,) = cursor.execute(
         "SELECT COUNT(*) FROM credit_alarm WHERE cleared_at_s = 0"
     ).fetchone()
+    stuck = inbox_rows.depth(cursor)
+    run = payment_states.last_run(cursor) or {}
     told, jobs = outbox_figures(cursor), tuple(load_jobs(cursor))
-    return Figures(practices, held, debt, inbox, attempts, alarms, told, jobs)
+    return Figures(
+        practices, held, debt, inbox, attempts, alarms, told, jobs, stuck.get("dead", 0),
+        stuck.get("quarantined", 0), cases.open_count(cursor), refunds.waiting_count(cursor),
+        run.get("remaining", 0), run.get("ended_at_s", 0),
+    )  # fmt: skip
 
 
 def alarms(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> list[dict[str, Any]]:

@@ -183,36 +183,6 @@ def register_alias(
             )
 
 
-def note_dispute(
-    cursor: sqlite3.Cursor,
-    owner: Registered,
-    dispute_id: str,
-    *,
-    withdrawn_minor: int,
-    is_closed: bool,
-    now_s: int,
-) -> None:
-    """Note what a dispute has taken. A closed one is final: what is told late changes nothing."""
-    cursor.execute(
-        "INSERT INTO credit_dispute (provider, dispute_id, practice_no, event_no,"
-        " withdrawn_minor, is_closed, told_at_s) VALUES ('stripe', ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (provider, dispute_id) DO UPDATE SET"
-        " withdrawn_minor = excluded.withdrawn_minor, is_closed = excluded.is_closed,"
-        " told_at_s = excluded.told_at_s WHERE credit_dispute.is_closed = 0",
-        (dispute_id, *owner, withdrawn_minor, is_closed, now_s),
-    )
-
-
-def withdrawn_minor(cursor: sqlite3.Cursor, owner: Registered) -> int:
-    """Tell what all disputes of a payment have taken, in minor units."""
-    row = cursor.execute(
-        "SELECT COALESCE(SUM(withdrawn_minor), 0) FROM credit_dispute"
-        " WHERE practice_no = ? AND event_no = ?",
-        tuple(owner),
-    ).fetchone()
-    return int(row[0])
-
-
 def practice_id_of(cursor: sqlite3.Cursor, practice_no: int) -> str:
     """Tell the public id of a practice by its internal number."""
     row = cursor.execute(
