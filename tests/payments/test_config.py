@@ -212,6 +212,33 @@ def test_a_live_start_wants_everything_ready(
             config.check_live_ready()
 
 
+@pytest.mark.parametrize(("value", "read"), [
+    ("", None), (" acct_1A2b3C ", "acct_1A2b3C"), ("acct_", ...), ("1A2b", ...),
+    ("acct_a b", ...),
+])  # fmt: skip
+def test_our_own_account(monkeypatch: pytest.MonkeyPatch, value: str, read: object) -> None:
+    monkeypatch.setenv("GUTHABEN_STRIPE_ACCOUNT", value)
+    if read is ...:
+        with pytest.raises(ConfigError, match="GUTHABEN_STRIPE_ACCOUNT"):
+            config.stripe_account_id()
+    else:
+        assert config.stripe_account_id() == read
+
+
+@pytest.mark.parametrize(("value", "read"), [
+    ("", ""), (" zurich-1 ", "zurich-1"), ("z" * 41, ...), ("a b", ...), ("\u00fc", ...),
+])  # fmt: skip
+def test_the_name_of_the_installation(
+    monkeypatch: pytest.MonkeyPatch, value: str, read: object
+) -> None:
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", value)
+    if read is ...:
+        with pytest.raises(ConfigError, match="GUTHABEN_INSTALLATION"):
+            config.installation()
+    else:
+        assert config.installation() == read
+
+
 # ---------------------------------------------------------------- purchases by hand
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -211,7 +212,7 @@ def test_retrieve_payment(fake: FakeStripe, gateway: StripeGateway) -> None:
         {"topup_id": "42"},
     )
     assert fake.seen[0].path == "/v1/payment_intents/pi_1"
-    assert fake.seen[0].params == {"expand[0]": "latest_charge"}
+    assert fake.seen[0].params == {"expand[0]": "latest_charge.balance_transaction"}
     assert fake.seen[0].headers["stripe-version"] == API_VERSION
 
 
@@ -301,13 +302,27 @@ def test_a_list_that_is_not_understood_is_no_none(
 
 
 def test_an_endless_list_ends(alone: StripeGateway) -> None:
-    endless = {"data": [intent(metadata={})], "has_more": True}
+    numbers = itertools.count()
+
+    def endless(**_params: object) -> object:
+        return {"data": [intent(id=f"pi_{next(numbers)}", metadata={})], "has_more": True}
+
     with (
-        mock.patch("stripe.PaymentIntent.list", return_value=endless) as listing,
+        mock.patch("stripe.PaymentIntent.list", side_effect=endless) as listing,
         pytest.raises(PaymentUnavailable, match="shorter"),
     ):
         alone.find_payment("42", "cus_1", 0)
     assert listing.call_count == 50
+
+
+def test_a_list_that_turns_in_a_circle_ends(alone: StripeGateway) -> None:
+    circle = {"data": [intent(metadata={})], "has_more": True}
+    with (
+        mock.patch("stripe.PaymentIntent.list", return_value=circle) as listing,
+        pytest.raises(PaymentUnavailable, match="understood"),
+    ):
+        list(alone.payments_between(0, 1))
+    assert listing.call_count == 2
 
 
 def test_payments_between(fake: FakeStripe, gateway: StripeGateway) -> None:

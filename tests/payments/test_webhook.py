@@ -265,7 +265,7 @@ def test_live_and_test_stay_apart(livemode: bool, expected: bool | None, taken: 
         (None, None, True),
         ("acct_1", "acct_1", True),
         ("acct_1", None, False),
-        (None, "acct_1", False),
+        (None, "acct_1", True),
         ("acct_2", "acct_1", False),
         ("", None, False),
     ],
@@ -320,6 +320,7 @@ def test_accounts_stay_apart(sent: str | None, expected: str | None, taken: bool
         (
             intent(),
             PaymentFacts(
+                charge_id="ch_1",
                 payment_id="pi_1",
                 status="succeeded",
                 amount_rappen=3000,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from guthaben.errors import InvalidInput
 from guthaben.payments.discreet import Discreet
+from guthaben.payments.ids import normalize_stripe_id
 from guthaben.payments.reading import flag, read, reference, text, texts, whole
 
 __all__ = [
@@ -22,13 +23,31 @@ __all__ = [
     "RefundFacts",
     "RefundReceipt",
     "DisputeFacts",
+    "WarningFacts",
+    "BalanceEntry",
     "payment_facts",
     "checkout_facts",
     "setup_facts",
     "refund_facts",
     "refund_receipt",
     "dispute_facts",
+    "warning_facts",
+    "balance_entry",
 ]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BalanceEntry(Discreet):
+    """A line of the provider's balance, in minor units of the balance's own `currency`."""
+
+    entry_id: str
+    kind: str | None
+    source_id: str | None
+    amount_minor: int
+    fee_minor: int
+    net_minor: int
+    currency: str
+    created_at_s: int | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,6 +65,8 @@ class PaymentFacts(Discreet):
     customer_id: str | None
     payment_method_id: str | None
     created_at_s: int | None
+    charge_id: str | None = None
+    balance: BalanceEntry | None = None  # only where it came expanded
     metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
     method_type: str | None = None
     """What paid, such as `card` or `twint`; only where the charge came expanded."""
@@ -108,6 +129,8 @@ class RefundReceipt(Discreet):
     amount_rappen: int | None
     currency: str | None
     status: str | None
+    created_at_s: int | None = None
+    metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -121,6 +144,19 @@ class DisputeFacts(Discreet):
     currency: str | None
     status: str | None
     reason: str | None
+    livemode: bool | None
+    created_at_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WarningFacts(Discreet):
+    """A card issuer's early warning of fraud; `actionable` as long as a refund would help."""
+
+    warning_id: str
+    payment_id: str | None
+    charge_id: str | None
+    fraud_type: str | None
+    actionable: bool | None
     livemode: bool | None
 
 
@@ -139,6 +175,9 @@ def payment_facts(source: object) -> PaymentFacts:
         customer_id=reference(source, "customer", "cus_"),
         payment_method_id=_payment_method(source),
         created_at_s=whole(source, "created"),
+        charge_id=reference(source, "latest_charge", "ch_")
+        or reference(source, "latest_charge", "py_"),
+        balance=_balance(_expanded_charge(source)),
         metadata=texts(source, "metadata"),
         method_type=text(read(_expanded_charge(source), "payment_method_details"), "type"),
     )
@@ -201,6 +240,8 @@ def refund_receipt(source: object) -> RefundReceipt:
         amount_rappen=whole(source, "amount"),
         currency=_currency(source),
         status=text(source, "status"),
+        created_at_s=whole(source, "created"),
+        metadata=texts(source, "metadata"),
     )
 
 
@@ -215,7 +256,49 @@ def dispute_facts(source: object) -> DisputeFacts:
         status=text(source, "status"),
         reason=text(source, "reason"),
         livemode=flag(source, "livemode"),
+        created_at_s=whole(source, "created"),
     )
+
+
+def warning_facts(source: object) -> WarningFacts:
+    """Read the early fraud warning of a `radar.early_fraud_warning.*` event."""
+    return WarningFacts(
+        warning_id=_own_id(source, "issfr_"),
+        payment_id=reference(source, "payment_intent", "pi_"),
+        charge_id=_charge(source),
+        fraud_type=text(source, "fraud_type"),
+        actionable=flag(source, "actionable"),
+        livemode=flag(source, "livemode"),
+    )
+
+
+def balance_entry(source: object) -> BalanceEntry:
+    """Read a balance transaction; raises InvalidInput where it tells no amount."""
+    entry_id = _own_id(source, "txn_")
+    amount, fee, net = (whole(source, name) for name in ("amount", "fee", "net"))
+    currency = _currency(source)
+    if amount is None or fee is None or net is None or currency is None:
+        raise InvalidInput("The balance transaction does not tell its amounts.", field="amount")
+    return BalanceEntry(
+        entry_id=entry_id,
+        kind=text(source, "type"),
+        source_id=normalize_stripe_id(read(source, "source"), ""),
+        amount_minor=amount,
+        fee_minor=fee,
+        net_minor=net,
+        currency=currency,
+        created_at_s=whole(source, "created"),
+    )
+
+
+def _balance(charge: object) -> BalanceEntry | None:
+    entry = read(charge, "balance_transaction")
+    if entry is None or isinstance(entry, str):
+        return None
+    try:
+        return balance_entry(entry)
+    except InvalidInput:
+        return None
 
 
 def _own_id(source: object, *prefixes: str) -> str:

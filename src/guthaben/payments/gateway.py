@@ -10,16 +10,24 @@ No method repeats a request by itself, opens a transaction, or decides about cre
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from guthaben.errors import InvalidAmount, InvalidInput
 from guthaben.payments.discreet import Discreet
-from guthaben.payments.facts import CheckoutFacts, PaymentFacts, RefundReceipt, SetupFacts
+from guthaben.payments.facts import (
+    CheckoutFacts,
+    PaymentFacts,
+    RefundReceipt,
+    SetupFacts,
+)
+from guthaben.payments.lists import PaymentLists
 from guthaben.payments.subscriptions import SubscriptionFacts
 
 __all__ = [
+    "METADATA_INSTALLATION",
+    "METADATA_REFUND_ID",
     "METADATA_TOPUP_ID",
     "PaymentGateway",
     "CheckoutOrder",
@@ -45,6 +53,12 @@ __all__ = [
 
 METADATA_TOPUP_ID: Final = "topup_id"
 """The metadata key under which our own top-up id travels, and by which a payment is found."""
+
+METADATA_INSTALLATION: Final = "installation"
+"""The metadata key that tells installations apart which share one account."""
+
+METADATA_REFUND_ID: Final = "guthaben_refund"
+"""The metadata key under which our own refund id travels, and by which a lost answer is found."""
 
 _CURRENCY: Final = re.compile(r"[a-z]{3}")
 _LARGEST_AMOUNT: Final = 99_999_999  # what Stripe takes at most
@@ -237,7 +251,7 @@ ChargeResult: TypeAlias = Charged | Processing | NeedsCustomer | Declined | Unkn
 # ---------------------------------------------------------------- the protocol
 
 
-class PaymentGateway(Protocol):
+class PaymentGateway(PaymentLists, Protocol):
     """A payment provider, as the services see it. Every method blocks for some seconds."""
 
     @property
@@ -271,12 +285,6 @@ class PaymentGateway(Protocol):
         """Find the payment of a top-up; None is certain: there is none."""
         ...
 
-    def payments_between(
-        self, created_from_s: int, created_before_s: int
-    ) -> Iterator[PaymentFacts]:
-        """Read all payments created in `[from, before)`, newest first, for reconciliation."""
-        ...
-
     def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
         """Read a hosted page's state."""
         ...
@@ -298,7 +306,11 @@ class PaymentGateway(Protocol):
         ...
 
     def refund(
-        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
+        self,
+        payment_id: str,
+        amount_rappen: int | None,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> RefundReceipt:
         """Give back `amount_rappen`, or all that is left with None, once per idempotency key."""
         ...

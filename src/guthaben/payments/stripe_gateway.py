@@ -9,7 +9,7 @@ an exception or a repr. What may be charged, and when, is decided in the service
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,6 @@ import stripe
 from guthaben.errors import (
     ConfigError,
     InvalidAmount,
-    InvalidInput,
     PaymentOutcomeUnknown,
     PaymentRejected,
     PaymentUnavailable,
@@ -35,7 +34,6 @@ from guthaben.payments.facts import (
     setup_facts,
 )
 from guthaben.payments.gateway import (
-    METADATA_TOPUP_ID,
     ChargeOrder,
     ChargeResult,
     CheckoutOrder,
@@ -47,7 +45,8 @@ from guthaben.payments.gateway import (
     check_idempotency_key,
 )
 from guthaben.payments.ids import normalize_stripe_id
-from guthaben.payments.reading import flag, items, text
+from guthaben.payments.reading import items, text
+from guthaben.payments.stripe_lists import EXPANDED, StripeLists, stripe_id, understood
 from guthaben.payments.stripe_outcomes import as_payment_error, charge_answer, charge_failure
 from guthaben.payments.stripe_params import charge_params, checkout_params, page_params
 from guthaben.payments.subscriptions import SubscriptionFacts, subscription_facts
@@ -58,11 +57,6 @@ __all__ = ["API_VERSION", "StripeGateway", "limit_sdk_timeout", "point_sdk_at"]
 
 API_VERSION: Final = "2026-10-28.endive"
 """The version whose answers this package reads; a newer SDK must not change them unseen."""
-
-_PAGE: Final = 100
-_MOST_PAGES: Final = 50
-_CLOCK_SKEW_S: Final = 600
-_BEST_FIRST: Final = ("succeeded", "processing", "requires_capture", "requires_action")
 
 
 def point_sdk_at(url: str | None) -> None:
@@ -82,7 +76,7 @@ def limit_sdk_timeout(timeout_s: int) -> None:
     stripe.default_http_client = stripe.RequestsClient(timeout=timeout_s)
 
 
-class StripeGateway:
+class StripeGateway(StripeLists):
     """One Stripe account and mode, given by its secret key. Threads may share it.
 
     `api_base` only guards: if given, the SDK must point there, or nothing is sent. So a demo
@@ -128,7 +122,7 @@ class StripeGateway:
 
     def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
         """Make a page where the customer begins a subscription."""
-        price_id = order.price_id or self._price_id(order.price)
+        price_id = order.price_id or self._pricestripe_id(order.price)
         params = page_params(order, new_customer=False)
         params |= {
             "mode": "subscription",
@@ -144,7 +138,7 @@ class StripeGateway:
             raise PaymentOutcomeUnknown("Stripe made a page but didn't say where; make another.")
         return HostedPage(session_id, url)
 
-    def _price_id(self, lookup_key: str) -> str:
+    def _pricestripe_id(self, lookup_key: str) -> str:
         found = self._read(stripe.Price.list, lookup_keys=[lookup_key], active=True, limit=1)
         for price in items(found, "data"):
             price_id = normalize_stripe_id(price, "price_")
@@ -158,25 +152,27 @@ class StripeGateway:
     def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
         """Read a hosted page's state."""
         return checkout_facts(
-            self._read_one(stripe.checkout.Session.retrieve, _id(session_id, "cs_"))
+            self._read_one(stripe.checkout.Session.retrieve, stripe_id(session_id, "cs_"))
         )
 
     def expire_checkout(self, session_id: str) -> CheckoutFacts:
         """Close a hosted page; raises PaymentRejected if it isn't open."""
-        wanted = _id(session_id, "cs_")
-        return _understood(
+        wanted = stripe_id(session_id, "cs_")
+        return understood(
             checkout_facts, self._change(stripe.checkout.Session.expire, wanted), changed=True
         )
 
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         """Read a set-up and the method it saved."""
-        return setup_facts(self._read_one(stripe.SetupIntent.retrieve, _id(setup_id, "seti_")))
+        return setup_facts(
+            self._read_one(stripe.SetupIntent.retrieve, stripe_id(setup_id, "seti_"))
+        )
 
     def retrieve_subscription(self, subscription_id: str) -> SubscriptionFacts:
         """Read a subscription with its items and their periods."""
-        return _understood(
+        return understood(
             subscription_facts,
-            self._read_one(stripe.Subscription.retrieve, _id(subscription_id, "sub_")),
+            self._read_one(stripe.Subscription.retrieve, stripe_id(subscription_id, "sub_")),
         )
 
     # ------------------------------------------------------------ payments
@@ -199,76 +195,35 @@ class StripeGateway:
         """Read a payment with its refunds and disputes."""
         return payment_facts(
             self._read_one(
-                stripe.PaymentIntent.retrieve, _id(payment_id, "pi_"), expand=["latest_charge"]
+                stripe.PaymentIntent.retrieve, stripe_id(payment_id, "pi_"), expand=[EXPANDED]
             )
-        )
-
-    def find_payment(
-        self, topup_id: str, customer_id: str, created_after_s: int
-    ) -> PaymentFacts | None:
-        """Find the payment of a top-up; None is certain: there is none.
-
-        Stripe's list is read, not its search, which lags by minutes. Where several payments
-        carry the top-up's id, the one that got furthest is returned.
-        """
-        since_s = created_after_s - _CLOCK_SKEW_S
-        found = [
-            payment
-            for payment in self._list_payments(
-                customer=_id(customer_id, "cus_"), created={"gte": since_s}
-            )
-            if payment.metadata.get(METADATA_TOPUP_ID) == topup_id
-        ]
-        return min(found, key=_rank, default=None)
-
-    def payments_between(
-        self, created_from_s: int, created_before_s: int
-    ) -> Iterator[PaymentFacts]:
-        """Read all payments created in `[from, before)`, newest first, for reconciliation."""
-        return self._list_payments(created={"gte": created_from_s, "lt": created_before_s})
-
-    def _list_payments(self, **where: Any) -> Iterator[PaymentFacts]:
-        after: dict[str, str] = {}
-        for _ in range(_MOST_PAGES):
-            page = self._read(
-                stripe.PaymentIntent.list,
-                limit=_PAGE,
-                expand=["data.latest_charge"],
-                **where,
-                **after,
-            )
-            more, payments = flag(page, "has_more"), items(page, "data")
-            if more is None or (more and not payments):
-                # Taken for an empty page, this would say that a payment doesn't exist.
-                raise PaymentUnavailable("Stripe's list can't be understood; try later.")
-            facts = [_understood(payment_facts, payment) for payment in payments]
-            yield from facts
-            if not more:
-                return
-            after = {"starting_after": facts[-1].payment_id}
-        raise PaymentUnavailable(
-            f"More than {_MOST_PAGES * _PAGE} payments to look through. Ask for a shorter time."
         )
 
     def cancel_payment(self, payment_id: str) -> PaymentFacts:
         """Cancel a payment that hasn't been made; raises PaymentRejected if it has."""
-        wanted = _id(payment_id, "pi_")
-        return _understood(
+        wanted = stripe_id(payment_id, "pi_")
+        return understood(
             payment_facts, self._change(stripe.PaymentIntent.cancel, wanted), changed=True
         )
 
     def refund(
-        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
+        self,
+        payment_id: str,
+        amount_rappen: int | None,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> RefundReceipt:
         """Give back `amount_rappen`, or all that is left with None, once per idempotency key."""
         check_idempotency_key(idempotency_key)
-        params: dict[str, Any] = {"payment_intent": _id(payment_id, "pi_")}
+        params: dict[str, Any] = {"payment_intent": stripe_id(payment_id, "pi_")}
         if amount_rappen is not None:
             if type(amount_rappen) is not int or amount_rappen < 1:
                 raise InvalidAmount(f"A refund of {amount_rappen!r} Rappen can't be made.")
             params["amount"] = amount_rappen
+        if metadata:
+            params["metadata"] = dict(metadata)
         refund = self._change(stripe.Refund.create, idempotency_key=idempotency_key, **params)
-        return _understood(refund_receipt, refund, changed=True)
+        return understood(refund_receipt, refund, changed=True)
 
     # ------------------------------------------------------------ the wire
 
@@ -324,23 +279,3 @@ class StripeGateway:
     def _is_live(self) -> bool:
         # A key of unknown kind counts as live, the case that needs more care.
         return not self._api_key.startswith(("sk_test_", "rk_test_"))
-
-
-def _id(value: object, prefix: str) -> str:
-    found = normalize_stripe_id(value, prefix) if isinstance(value, str) else None
-    if found is None:
-        raise InvalidInput(f"Expected a Stripe id that starts with {prefix}.", field="id")
-    return found
-
-
-def _understood(extract: Callable[[object], T], answer: object, *, changed: bool = False) -> T:
-    try:
-        return extract(answer)
-    except InvalidInput:
-        kind = PaymentOutcomeUnknown if changed else PaymentUnavailable
-    raise kind("Stripe's answer can't be understood.")
-
-
-def _rank(payment: PaymentFacts) -> int:
-    status = payment.status or ""
-    return _BEST_FIRST.index(status) if status in _BEST_FIRST else len(_BEST_FIRST)

@@ -26,16 +26,28 @@ from guthaben.payments.facts import (
     RefundFacts,
     RefundReceipt,
     SetupFacts,
+    WarningFacts,
     checkout_facts,
     dispute_facts,
     payment_facts,
     refund_facts,
     refund_receipt,
     setup_facts,
+    warning_facts,
 )
 from guthaben.payments.reading import flag, read, text, whole
 
-__all__ = ["LARGEST_BODY", "TOLERANCE_S", "EventFacts", "WebhookEvent", "event_facts", "verify"]
+__all__ = [
+    "LARGEST_BODY",
+    "TOLERANCE_S",
+    "EventFacts",
+    "WebhookEvent",
+    "authentic",
+    "event_facts",
+    "event_of",
+    "not_for_us",
+    "verify",
+]
 
 TOLERANCE_S: Final = 300
 LARGEST_BODY: Final = 1_000_000
@@ -43,7 +55,14 @@ _LONGEST_HEADER: Final = 4_096
 _TIME: Final = re.compile(r"[0-9]{1,11}")
 
 EventFacts = (
-    CheckoutFacts | PaymentFacts | SetupFacts | RefundFacts | RefundReceipt | DisputeFacts | None
+    CheckoutFacts
+    | PaymentFacts
+    | SetupFacts
+    | RefundFacts
+    | RefundReceipt
+    | DisputeFacts
+    | WarningFacts
+    | None
 )
 
 
@@ -83,19 +102,33 @@ def verify(
     """Return the event, or raise WebhookRejected with a stable reason.
 
     Several secrets are for the time of a rotation. `livemode_expected=None` accepts both modes.
-    `account` is the connected account whose events are taken; None means the endpoint's own.
+    `account` is our own account: an event that names another one is a connected account's.
     """
+    event = authentic(body, signature_header, secrets, now_s)
+    why = not_for_us(event, livemode_expected=livemode_expected, account=account)
+    if why:
+        raise WebhookRejected(why, authentic=True)
+    return event
+
+
+def authentic(
+    body: bytes, signature_header: str | None, secrets: Sequence[str], now_s: int
+) -> WebhookEvent:
+    """Return an event that is signed rightly and recently, whoever it is for."""
     signed_at_s = _verified_time(body, signature_header, secrets)
     if now_s - signed_at_s > TOLERANCE_S:
         raise WebhookRejected("signature_too_old")
     if signed_at_s - now_s > TOLERANCE_S:
         raise WebhookRejected("signature_from_future")
-    event = _event(_strict_json(body))
+    return event_of(_strict_json(body))
+
+
+def not_for_us(event: WebhookEvent, *, livemode_expected: bool | None, account: str | None) -> str:
+    """Say why an authentic event is not for us; empty where it is."""
     if livemode_expected is not None and event.livemode is not livemode_expected:
-        raise WebhookRejected("wrong_livemode", authentic=True)
-    if event.account != account:
-        raise WebhookRejected("wrong_account", authentic=True)
-    return event
+        return "wrong_livemode"
+    # An event of the endpoint's own account names none.
+    return "wrong_account" if event.account not in (None, account) else ""
 
 
 def event_facts(event: WebhookEvent) -> EventFacts:
@@ -116,6 +149,8 @@ def event_facts(event: WebhookEvent) -> EventFacts:
             return refund_receipt(event.object)
         case "dispute":
             return dispute_facts(event.object)
+        case "radar.early_fraud_warning":
+            return warning_facts(event.object)
         case _:
             return None
 
@@ -191,7 +226,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _event(payload: dict[str, Any]) -> WebhookEvent:
+def event_of(payload: dict[str, Any]) -> WebhookEvent:
+    """Read an event from its JSON values; raises WebhookRejected where it is none of ours to read.
+
+    For events whose origin is certain: verified above, or read from the provider's own list.
+    """
     if payload.get("object", "event") != "event":
         raise WebhookRejected("not_a_snapshot_event", authentic=True)
     about = read(_mapping(payload, "data"), "object")
