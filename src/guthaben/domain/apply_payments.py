@@ -124,7 +124,9 @@ def net_payment(
     bonus = _net_one(draft, event.bonus_grant_no, event.bonus_nano_usd,
                      event.bonus_clawed_back_nano_usd, net, event)  # fmt: skip
     if paid == 0 and bonus == 0:
-        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+        # Too little money for a nano-dollar of credit has moved; what is left is noted too.
+        same = event if net == event.net_minor else event._replace(net_minor=net)
+        return CreditResult(practice, same, [], Outcome(True, applied=False, event=same))
     done = event._replace(
         clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
         bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,

@@ -92,3 +92,18 @@ def credit_target(granted_nano_usd: int, net_minor: int, captured_minor: int) ->
     """Compute the credit that may stay for the money left: floor(granted x net / captured)."""
     net = min(max(net_minor, 0), captured_minor)
     return granted_nano_usd * net // captured_minor
+
+
+_DISPUTE_FREES: Final = frozenset({"won", "prevented"})
+DISPUTE_CLOSED: Final = frozenset({"won", "lost", "prevented", "warning_closed"})
+
+
+def withheld_minor(dispute_status: str, amount_minor: int) -> int:
+    """Compute what a dispute withholds of its payment: all of its amount from the day it opens.
+
+    An inquiry (`warning_...`) moves no money, and a dispute that was won gives it back. A status
+    never seen withholds: what it means is looked up by a person, and given back then.
+    """
+    if dispute_status.startswith("warning_") or dispute_status in _DISPUTE_FREES:
+        return 0
+    return max(amount_minor, 0)

@@ -9,29 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guthaben.domain.commands import NetPayment
 from guthaben.domain.money import NANO_PER_USD, RAPPEN_PER_CHF, parse_chf, parse_usd
 from guthaben.domain.topup import (
-    AUTO_TOPUP_PURCHASE,
     CANCELED,
-    DISPUTE,
     FAILED,
-    QUARANTINED,
-    REFUND,
+    IN_FLIGHT,
     TOPUP_PURCHASE,
 )
-from guthaben.errors import InvalidInput
+from guthaben.errors import Refused
 from guthaben.payments.facts import (
     CheckoutFacts,
-    DisputeFacts,
     PaymentFacts,
     checkout_facts,
     refund_facts,
 )
 from guthaben.payments.gateway import METADATA_TOPUP_ID
 from guthaben.services import telling
-from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
-from guthaben.services.checkouts import PURPOSE_TOPUP
+from guthaben.services.checks import practice_id_of
+from guthaben.services.installation import made_elsewhere
+from guthaben.services.netting import OURS, Verdict, is_ours, net
 from guthaben.services.purchases import (
     PaymentNotice,
     PurchaseResult,
@@ -40,16 +36,13 @@ from guthaben.services.purchases import (
     own_record,
     quarantine,
     registered,
+    topup_taken,
 )
-from guthaben.store import checkouts, settings, topups
+from guthaben.store import cases, checkouts, settings, topups
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
 
-Verdict = tuple[str, str]
-"""The inbox status an event ends with, and why."""
-
 DONE: Verdict = ("done", "")
-_OURS = {PURPOSE_TOPUP: TOPUP_PURCHASE, PURPOSE_AUTO: AUTO_TOPUP_PURCHASE}
 
 
 def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> Verdict:
@@ -62,9 +55,9 @@ def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> 
         told = refund_facts(source)
         if told.payment_id is None or None in (told.captured_rappen, told.refunded_rappen):
             return "ignored", "no_payment"
-        return _net(
+        return net(
             space, told.payment_id, (told.captured_rappen or 0), (told.refunded_rappen or 0),
-            ours=told.metadata.get("aza_purpose", "") in _OURS, only_down=True,
+            ours=is_ours(told.metadata), only_down=True,
         )  # fmt: skip
     if event_type in {"checkout.session.expired", "checkout.session.async_payment_failed"}:
         expired = event_type.endswith("expired")
@@ -74,10 +67,27 @@ def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> 
 
 def not_paid(space: Workspace, page: CheckoutFacts, status: str) -> Verdict:
     """Close the purchase of a page that was not paid."""
-    notice = _notice(page.metadata, livemode=page.livemode, session_id=page.session_id)
-    if notice is None:
+    named = page.metadata.get(METADATA_TOPUP_ID) or page.client_reference_id or ""
+    bare = PaymentNotice(
+        "", TOPUP_PURCHASE, 0, None, session_id=page.session_id, topup_id=named,
+        livemode=page.livemode,
+    )  # fmt: skip
+    notice = _notice(
+        page.metadata, livemode=page.livemode, session_id=page.session_id
+    ) or _recorded(space, bare)
+    if notice is None or _elsewhere(space, notice, page.metadata):
         return "ignored", "not_ours"
     return "done", fail_purchase(space, notice, status=status).reason
+
+
+def canceled(space: Workspace, facts: PaymentFacts) -> Verdict:
+    """Close the purchase or attempt of a payment that was canceled at the provider."""
+    notice = _payment_notice(space, facts, "")
+    record = None if notice is None else own_record(space, notice)
+    if notice is None or record is None or record.event.status not in IN_FLIGHT:
+        return "done", "payment_canceled"
+    fail_purchase(space, notice, status=CANCELED, reason="payment_canceled")
+    return "done", "payment_canceled"
 
 
 def _notice(
@@ -90,8 +100,8 @@ def _notice(
     received_rappen: int | None = None,
 ) -> PaymentNotice | None:
     """Read what our own metadata says; None where the payment is nobody's of ours."""
-    event_type = _OURS.get(metadata.get("aza_purpose", ""))
-    if event_type is None or not metadata.get("practice_id"):
+    event_type = OURS.get(metadata.get("aza_purpose", ""))
+    if event_type is None or not _is_name(metadata.get("practice_id", "")):
         return None
     return PaymentNotice(
         practice_id=metadata["practice_id"],
@@ -107,6 +117,20 @@ def _notice(
     )
 
 
+def _is_name(practice_id: str) -> bool:
+    """Tell whether metadata, which anybody with access to the dashboard edits, names a practice."""
+    try:
+        practice_id_of(practice_id)
+    except Refused:
+        return False
+    return True
+
+
+def _elsewhere(space: Workspace, notice: PaymentNotice, metadata: Mapping[str, str]) -> bool:
+    """Tell whether another installation, which shares our account, made this; it will see to it."""
+    return made_elsewhere(metadata) and own_record(space, notice) is None
+
+
 def _amount(parse: Callable[[str], int], text: str) -> int:
     try:
         return parse(text)
@@ -114,19 +138,22 @@ def _amount(parse: Callable[[str], int], text: str) -> int:
         return 0
 
 
-def credit(space: Workspace, facts: PaymentFacts, session_id: str) -> Verdict:
-    """Credit a payment, then book what of it has gone back already."""
+def credit(
+    space: Workspace, facts: PaymentFacts, session_id: str, livemode_expected: bool | None = None
+) -> Verdict:
+    """Credit a payment that succeeded, or hold it back; what of it went back is booked apart."""
     notice = _payment_notice(space, facts, session_id)
     if notice is None:
-        return "ignored", "not_ours"
+        return _without_practice(space, facts, session_id)
+    if _elsewhere(space, notice, facts.metadata) and registered(space, notice) is None:
+        return "ignored", "other_installation"
+    if livemode_expected is not None and facts.livemode not in (None, livemode_expected):
+        return "quarantined", quarantine(space, notice, "livemode_mismatch").reason
     result = _credit_or_quarantine(space, notice, facts)
     if result.quarantined:
         return "quarantined", result.reason
     if result.credited and _card_may_be_kept(space, result, facts):
         save_card(space, result.practice_id, facts.customer_id, facts.payment_method_id)
-    if facts.refunded_rappen:
-        space.flush()
-        settle_net(space, facts)
     return "done", "credited" if result.credited else result.reason
 
 
@@ -140,13 +167,21 @@ def _payment_notice(space: Workspace, facts: PaymentFacts, session_id: str) -> P
         currency=facts.currency or "",
         received_rappen=facts.amount_received_rappen,
     )
-    if told is not None:
-        return told
-    bare = PaymentNotice(
-        "", TOPUP_PURCHASE, 0, facts.amount_received_rappen, currency=facts.currency or "",
-        payment_id=facts.payment_id, session_id=session_id,
-        topup_id=facts.metadata.get(METADATA_TOPUP_ID, ""), livemode=facts.livemode,
+    return told or _recorded(
+        space,
+        PaymentNotice(
+            "", TOPUP_PURCHASE, 0, facts.amount_received_rappen, currency=facts.currency or "",
+            payment_id=facts.payment_id, session_id=session_id,
+            topup_id=facts.metadata.get(METADATA_TOPUP_ID, ""), livemode=facts.livemode,
+        ),
     )  # fmt: skip
+
+
+def _recorded(space: Workspace, bare: PaymentNotice) -> PaymentNotice | None:
+    """Complete what was told without metadata of ours by our own record."""
+    owner = registered(space, bare)
+    if owner is not None:
+        return bare._replace(practice_id=topups.practice_id_of(space.cursor, owner.practice_no))
     record = own_record(space, bare)
     if record is None:
         return None
@@ -159,11 +194,38 @@ def _payment_notice(space: Workspace, facts: PaymentFacts, session_id: str) -> P
     )
 
 
+def _without_practice(space: Workspace, facts: PaymentFacts, session_id: str) -> Verdict:
+    """Judge a payment that leads to no practice of ours."""
+    ours = is_ours(facts.metadata)
+    if not ours or made_elsewhere(facts.metadata):
+        return "ignored", "not_ours"
+    return _nobodys(space, facts, session_id)
+
+
+def _nobodys(space: Workspace, facts: PaymentFacts, session_id: str) -> Verdict:
+    """Keep a payment for credit that names no practice: a case for a person, never forgotten."""
+    new = cases.open_case(
+        space.cursor, practice_no=0, event_no=0, payment_id=facts.payment_id,
+        session_id=session_id, livemode=facts.livemode, amount_minor=facts.amount_received_rappen,
+        currency=facts.currency or "", reason="practice_unknown", now_s=space.now_s,
+    )  # fmt: skip
+    if new:
+        case = cases.of_payment(space.cursor, facts.payment_id)
+        subject = f"practice_unknown:{case.case_no if case else 0}"
+        settings.raise_alarm(space.cursor, "payment_quarantined", subject, space.now_s)
+        telling.nobodys(space, facts.payment_id, "practice_unknown")
+    return "quarantined", "practice_unknown"
+
+
 def _credit_or_quarantine(
     space: Workspace, notice: PaymentNotice, facts: PaymentFacts
 ) -> PurchaseResult:
     """Credit a payment; one without a record of ours must bear out its own metadata."""
     if registered(space, notice) is None and own_record(space, notice) is None:
+        if notice.topup_id and not topup_taken(space, notice):
+            # Our own id without our own record: another installation's, or our book is a restored
+            # one. What metadata says of its amount is not enough then.
+            return quarantine(space, notice, "topup_unknown")
         stated = _amount(parse_chf, facts.metadata.get("paid_chf", ""))
         if stated != notice.price_rappen or notice.currency != "chf":
             return quarantine(space, notice, "amount_mismatch")
@@ -194,79 +256,3 @@ def save_card(
     row = row._replace(customer_id=customer_id, payment_method_id=method_id)
     settings.save_settings(space.cursor, practice_no, mode, row, space.now_s)
     settings.audit(space.cursor, practice_no, "card_saved", "checkout", "", space.now_s)
-
-
-def settle_net(space: Workspace, facts: PaymentFacts) -> Verdict:
-    """Book the refunds that the payment itself tells."""
-    return _net(
-        space, facts.payment_id, facts.amount_received_rappen or 0, facts.refunded_rappen or 0,
-        ours=_payment_notice(space, facts, "") is not None,
-    )  # fmt: skip
-
-
-def disputed(space: Workspace, facts: PaymentFacts, told: DisputeFacts, kind: str) -> Verdict:
-    """Raise the alarm, and book the money that disputes have taken or given back."""
-    owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, facts.payment_id)
-    if owner is None:
-        return _net_later(space, facts.payment_id, _payment_notice(space, facts, "") is not None)
-    subject = f"payment_disputed:{owner.event_no}"
-    settings.raise_alarm(space.cursor, "payment_disputed", subject, space.now_s, owner.practice_no)
-    # Whoever disputes a charge must not be charged again by itself.
-    settings.pause_auto_topup(space.cursor, owner.practice_no, "payment_disputed", space.now_s)
-    practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
-    telling.disputed(
-        space, practice_id, told.dispute_id, told.status or "", told.amount_rappen or 0
-    )
-    if kind.endswith(".created"):
-        return "done", "alarmed"  # opened: nothing is taken yet
-    taken = kind.endswith(".funds_withdrawn") or told.status == "lost"
-    topups.note_dispute(
-        space.cursor,
-        owner,
-        told.dispute_id,
-        withdrawn_minor=(told.amount_rappen or 0) if taken else 0,
-        is_closed=not kind.endswith(".funds_withdrawn"),
-        now_s=space.now_s,
-    )
-    return _net(
-        space, facts.payment_id, facts.amount_received_rappen or 0, facts.refunded_rappen or 0,
-        kind=DISPUTE,
-    )  # fmt: skip
-
-
-def _net(
-    space: Workspace,
-    payment_id: str,
-    received_rappen: int,
-    refunded_rappen: int,
-    *,
-    ours: bool = True,
-    only_down: bool = False,
-    kind: str = REFUND,
-) -> Verdict:
-    """Bring the credit of a payment in line with the money that refunds and disputes have left.
-
-    `only_down`: the telling may be an old one, so that it never gives credit back.
-    """
-    owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
-    if owner is None:
-        return _net_later(space, payment_id, ours)
-    net = received_rappen - refunded_rappen - topups.withdrawn_minor(space.cursor, owner)
-    event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
-    if only_down and event is not None:
-        net = min(net, event.net_minor)
-    practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
-    outcome = space.apply(practice_id, NetPayment(owner.event_no, net, kind))
-    if outcome.applied and kind == REFUND and event is not None and outcome.event is not None:
-        telling.refunded(space, practice_id, event, outcome.event)
-    return "done", "netted" if outcome.applied else (outcome.reason or "nothing_to_net")
-
-
-def _net_later(space: Workspace, payment_id: str, ours: bool) -> Verdict:
-    """Judge a refund of a payment that was never credited."""
-    known = topups.locate_event(space.cursor, "payment_id", payment_id)
-    if known is not None and known.event.status == QUARANTINED:
-        return "done", "refund_of_quarantined"
-    if known is None and not ours:
-        return "ignored", "not_ours"
-    raise InvalidInput("the payment's own success has not been applied yet")

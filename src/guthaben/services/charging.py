@@ -40,6 +40,7 @@ from guthaben.payments.gateway import (
     Unknown,
 )
 from guthaben.services import attempt_notices, telling
+from guthaben.services.installation import made_here
 from guthaben.services.purchases import PaymentNotice, credit_payment
 from guthaben.store import attempts, settings
 from guthaben.store.adopted import Run
@@ -129,6 +130,7 @@ def _order(practice_id: str, event: CreditEvent, is_retry: bool) -> ChargeOrder:
         idempotency_key=event.idempotency_key,
         is_retry=is_retry,
         metadata={
+            **made_here(),
             "aza_purpose": PURPOSE,
             "practice_id": practice_id,
             "subscription_id": params["license"],

@@ -32,6 +32,7 @@ from guthaben.payments.gateway import (
 )
 from guthaben.services.auto_topup import new_topup_id
 from guthaben.services.checks import MAX_TEXT, checked_text
+from guthaben.services.installation import made_here
 from guthaben.services.purchases import PaymentNotice, open_purchase
 from guthaben.store import checkouts, topups
 from guthaben.store.checkouts import CardConsent
@@ -275,7 +276,9 @@ def _order(notice: PaymentNotice, options: PurchaseOptions, language: str) -> Ch
 
 def _metadata(notice: PaymentNotice, save_card: bool) -> dict[str, str]:
     wish = {METADATA_SAVE_CARD: "1"} if save_card else {}
-    return wish | {
+    return {
+        **wish,
+        **made_here(),
         "aza_purpose": PURPOSE_TOPUP,
         "practice_id": notice.practice_id,
         "internal_credit_usd": format_usd(notice.credit_nano_usd),

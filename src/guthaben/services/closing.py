@@ -14,8 +14,8 @@ from guthaben.domain.topup import IN_FLIGHT, CreditEvent
 from guthaben.errors import PaymentError, PaymentRejected
 from guthaben.payments.facts import CheckoutFacts
 from guthaben.payments.gateway import PaymentGateway
-from guthaben.services.applying import credit
 from guthaben.services.checkouts import close_record, note_page, order_from
+from guthaben.services.settling import Settler
 from guthaben.store import checkouts, settings, topups
 from guthaben.store.checkouts import OpenPage
 from guthaben.store.store import Store
@@ -38,6 +38,7 @@ class PageCloser:
     def __init__(self, store: Store, gateway: PaymentGateway) -> None:
         self._store = store
         self._gateway = gateway
+        self._settler = Settler(store, gateway)
 
     def run_once(self) -> int:
         """Look at the pages that are due; tell how many are known to be over now."""
@@ -111,7 +112,7 @@ class PageCloser:
         if facts.status == "complete" and facts.payment_id is not None:
             payment = self._gateway.retrieve_payment(facts.payment_id)
             if payment.status == "succeeded" and payment.amount_received_rappen is not None:
-                self._store.run(lambda space: credit(space, payment, facts.session_id))
+                self._settler.settle(payment.payment_id, facts.session_id)
                 at = (page.practice_no, page.event_no)
                 self._store.run(lambda space: checkouts.page_over(space.cursor, *at))
                 return True

@@ -15,8 +15,8 @@ from guthaben.payments.facts import CheckoutFacts
 from guthaben.payments.gateway import PaymentGateway, SubscriptionFacts
 from guthaben.payments.subscriptions import invoice_subscription, subscription_facts
 from guthaben.services import licence_state
-from guthaben.services.applying import Verdict
 from guthaben.services.licence_owner import Told, named
+from guthaben.services.netting import Verdict
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
 from guthaben.store.store import Store

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from guthaben.domain.licences import Item, Plans
 from guthaben.payments.subscriptions import SubscriptionFacts
-from guthaben.services.applying import Verdict
+from guthaben.services.netting import Verdict
 from guthaben.services.notices import OPERATOR, Fact, Notice, tell
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows

@@ -30,7 +30,6 @@ from guthaben.domain.period import Period
 from guthaben.domain.practice import Practice
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.payments.subscriptions import SubscriptionFacts
-from guthaben.services.applying import Verdict
 from guthaben.services.licence_owner import (
     Told,
     hold,
@@ -40,6 +39,7 @@ from guthaben.services.licence_owner import (
     plans_of,
     release_held,
 )
+from guthaben.services.netting import Verdict
 from guthaben.services.notices import Fact, Notice, tell
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows

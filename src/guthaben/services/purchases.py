@@ -24,7 +24,7 @@ from guthaben.domain.topup import (
     may_move,
 )
 from guthaben.services import telling
-from guthaben.store import settings, topups
+from guthaben.store import cases, settings, topups
 from guthaben.store.topups import Located
 from guthaben.store.workspace import EventNote, Workspace
 
@@ -63,9 +63,12 @@ class PurchaseResult(NamedTuple):
 def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     """Turn a succeeded payment into credit, unless that was done before under any of its names."""
     space.flush()
-    owner = registered(space, notice)
+    owner = registered(space, notice) or _unnamed(space, notice)
     if owner is not None:
         return _duplicate(space, notice, owner)
+    decided = _decided(space, notice)
+    if decided is not None:
+        return decided
     record = own_record(space, notice)
     why = _why_not(space, notice, record)
     if why:
@@ -94,13 +97,23 @@ def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     )  # fmt: skip
 
 
+def _decided(space: Workspace, notice: PaymentNotice) -> PurchaseResult | None:
+    """Tell what a person decided about this payment, which no later telling changes."""
+    case = cases.of_payment(space.cursor, notice.payment_id) if notice.payment_id else None
+    if case is None or case.status in (cases.OPEN, cases.CREDITED):
+        return None
+    return PurchaseResult(False, False, False, f"case_{case.status}", case.practice_id, None)
+
+
 def _why_not(space: Workspace, notice: PaymentNotice, record: Located | None) -> str:
     """Say what speaks against crediting; empty when nothing does."""
+    if record is not None and record.event.status == QUARANTINED:  # only an operator lets it out
+        return record.event.reason or "quarantined"
+    if len(_named_events(space, notice)) > 1:
+        return "names_differ"
     if record is not None:
-        if record.event.status == QUARANTINED:  # only an operator lets it out
-            return record.event.reason or "quarantined"
         return _contradiction(record, notice)
-    if _topup_taken(space, notice):
+    if topup_taken(space, notice):
         return "second_payment_for_topup"
     return "" if is_amount(notice.credit_nano_usd, 1) else "credit_not_credible"
 
@@ -144,7 +157,7 @@ def quarantine(
     Told again of the same payment, it changes nothing. Another payment gets a row of its own.
     """
     space.flush()
-    known = _quarantined(space, notice) or record or own_record(space, notice)
+    known = _quarantined(space, notice) or _alone(space, notice, record)
     if known is not None and known.event.status == QUARANTINED and _same(known, notice):
         return _held_back(known)
     practice_id = known.practice_id if known else notice.practice_id
@@ -158,7 +171,7 @@ def quarantine(
             space, _kept(space, notice, practice_id), status=QUARANTINED, reason=reason
         )
     space.flush()
-    _alarm(space, practice_id, event, reason)
+    _alarm(space, practice_id, notice, event, reason)
     return PurchaseResult(False, False, True, reason, practice_id, event)
 
 
@@ -168,13 +181,33 @@ def _kept(space: Workspace, notice: PaymentNotice, practice_id: str) -> PaymentN
     return notice._replace(
         practice_id=practice_id,
         credit_nano_usd=notice.credit_nano_usd if credible else 0,
-        topup_id="" if _topup_taken(space, notice) else notice.topup_id,
+        topup_id="" if topup_taken(space, notice) else notice.topup_id,
+        session_id="" if _page_taken(space, notice) else notice.session_id,
     )
 
 
-def _alarm(space: Workspace, practice_id: str, event: CreditEvent | None, reason: str) -> None:
+def _alone(space: Workspace, notice: PaymentNotice, record: Located | None) -> Located | None:
+    """Give the purchase that a contradiction is about, where the payment's names agree on one."""
+    if len(_named_events(space, notice)) > 1:
+        return None
+    return record or own_record(space, notice)
+
+
+def _alarm(
+    space: Workspace,
+    practice_id: str,
+    notice: PaymentNotice,
+    event: CreditEvent | None,
+    reason: str,
+) -> None:
     practice_no = space.practice_no(practice_id)
-    subject = f"{reason}:{event.event_no if event else 0}"
+    event_no = event.event_no if event else 0
+    cases.open_case(
+        space.cursor, practice_no=practice_no, event_no=event_no, payment_id=notice.payment_id,
+        session_id=notice.session_id, livemode=notice.livemode, amount_minor=notice.price_rappen,
+        currency=notice.currency, reason=reason, now_s=space.now_s,
+    )  # fmt: skip
+    subject = f"{reason}:{event_no}"
     settings.raise_alarm(space.cursor, "payment_quarantined", subject, space.now_s, practice_no)
     telling.quarantined(space, practice_id, event, reason)
     if event is not None and event.event_type in AUTOMATIC:
@@ -222,10 +255,45 @@ def own_record(space: Workspace, notice: PaymentNotice) -> Located | None:
     return None
 
 
-def _topup_taken(space: Workspace, notice: PaymentNotice) -> bool:
+def _named_events(space: Workspace, notice: PaymentNotice) -> set[tuple[int, int]]:
+    """Find the purchases that the payment's names lead to: more than one is a contradiction."""
+    names = (
+        ("topup_id", notice.topup_id),
+        ("session_id", notice.session_id),
+        ("payment_id", notice.payment_id),
+    )
+    found = (topups.locate_event(space.cursor, name, ref) for name, ref in names if ref)
+    return {
+        (one.practice_no, one.event.event_no)
+        for one in found
+        if one is not None and one.event.amount_nano_usd > 0
+    }
+
+
+def _unnamed(space: Workspace, notice: PaymentNotice) -> topups.Registered | None:
+    """Find the top-up that was credited by a page which did not name its payment: this is it."""
+    if not (notice.topup_id and notice.payment_id):
+        return None
+    found = topups.locate_event(space.cursor, "topup_id", notice.topup_id)
+    if found is None or found.event.status != SUCCEEDED or found.event.payment_id:
+        return None
+    same_page = notice.session_id in ("", found.event.session_id)
+    if not same_page or _contradiction(found, notice):
+        return None
+    return topups.Registered(found.practice_no, found.event.event_no)
+
+
+def topup_taken(space: Workspace, notice: PaymentNotice) -> bool:
     """Tell whether the top-up has its payment already: this would be a second one."""
     return bool(notice.topup_id) and (
         topups.locate_event(space.cursor, "topup_id", notice.topup_id) is not None
+    )
+
+
+def _page_taken(space: Workspace, notice: PaymentNotice) -> bool:
+    """Tell whether the page is another purchase's, which must go on being found by it."""
+    return bool(notice.session_id) and (
+        topups.locate_event(space.cursor, "session_id", notice.session_id) is not None
     )
 
 
@@ -281,12 +349,19 @@ def _contradiction(record: Located, notice: PaymentNotice) -> str:
 
 
 def registered(space: Workspace, notice: PaymentNotice) -> topups.Registered | None:
-    """Tell whose payment it is if it was credited before, under any of its names."""
+    """Tell whose payment it is if it was credited before, under any of its names.
+
+    The payment itself decides. A page that was credited for another payment says nothing of this.
+    """
     for kind, ref in _names(notice):
-        if ref:
-            owner = topups.find_payment(space.cursor, "stripe", kind, ref)
-            if owner is not None:
-                return owner
+        owner = topups.find_payment(space.cursor, "stripe", kind, ref) if ref else None
+        if owner is None:
+            continue
+        if kind == topups.PAYMENT or not notice.payment_id:
+            return owner
+        event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
+        if event is None or event.payment_id in ("", notice.payment_id):
+            return owner
     return None
 
 
@@ -297,9 +372,14 @@ def _names(notice: PaymentNotice) -> list[tuple[str, str]]:
 def _duplicate(space: Workspace, notice: PaymentNotice, owner: topups.Registered) -> PurchaseResult:
     """Tell that it was credited before, and remember the other name of the payment."""
     event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
-    if event is not None:
+    if event is not None and not _leads_elsewhere(space, notice, owner):
         topups.register_alias(space.cursor, event, owner, _names(notice), space.now_s)
         topups.name_event(
             space.cursor, owner, payment_id=notice.payment_id, session_id=notice.session_id
         )
     return PurchaseResult(False, True, False, "duplicate", notice.practice_id, event)
+
+
+def _leads_elsewhere(space: Workspace, notice: PaymentNotice, owner: topups.Registered) -> bool:
+    """Tell whether a name belongs to another purchase, which then must keep it."""
+    return bool(_named_events(space, notice) - {tuple(owner)})

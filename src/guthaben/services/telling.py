@@ -74,6 +74,24 @@ def disputed(
     tell(space, practice_id, notice, _hash(dispute_id), {"price_rappen": price_rappen})
 
 
+def nobodys(space: Workspace, payment_id: str, reason: str) -> None:
+    """Tell the operator that a payment for credit leads to no practice."""
+    facts: dict[str, Fact] = {"reason": reason, "event_no": 0}
+    tell(space, OPERATOR, Notice.QUARANTINED, f"{reason}:{_hash(payment_id)}", facts)
+
+
+def fraud_warning(space: Workspace, practice_id: str, warning_id: str, price_rappen: int) -> None:
+    """Tell the operator that a card's issuer warns of fraud."""
+    facts: dict[str, Fact] = {"price_rappen": price_rappen}
+    tell(space, practice_id, Notice.FRAUD_WARNING, _hash(warning_id), facts)
+
+
+def difference(space: Workspace, run_no: int, cause: str, count: int) -> None:
+    """Tell the operator that a reconciliation left differences of a kind."""
+    facts: dict[str, Fact] = {"cause": cause, "count": count}
+    tell(space, OPERATOR, Notice.DIFFERENCE_FOUND, f"run:{run_no}:{cause}", facts)
+
+
 def refunded(space: Workspace, practice_id: str, before: CreditEvent, after: CreditEvent) -> None:
     """Tell a practice what of its payment went back; money that came again is not told."""
     price_rappen = before.net_minor - after.net_minor

@@ -12,40 +12,43 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from guthaben import config
 from guthaben.domain.topup import CANCELED, FAILED
-from guthaben.errors import InvalidInput, PaymentError
+from guthaben.errors import (
+    InvalidInput,
+    PaymentError,
+    PaymentUnavailable,
+    StoreUnavailable,
+    WebhookRejected,
+)
 from guthaben.payments.facts import (
     CheckoutFacts,
     DisputeFacts,
     SetupFacts,
+    WarningFacts,
     checkout_facts,
     dispute_facts,
     payment_facts,
     refund_facts,
     refund_receipt,
     setup_facts,
+    warning_facts,
 )
 from guthaben.payments.gateway import PaymentGateway
-from guthaben.payments.webhook import verify
+from guthaben.payments.webhook import WebhookEvent, authentic, not_for_us
 from guthaben.services import telling
-from guthaben.services.applying import (
-    DONE,
-    Verdict,
-    apply_told,
-    credit,
-    disputed,
-    not_paid,
-    save_card,
-    settle_net,
-)
+from guthaben.services.applying import DONE, apply_told, not_paid, save_card
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.licence_news import LICENCE_EVENTS, LicenceNews
+from guthaben.services.netting import Verdict, warned
+from guthaben.services.refunds import Refunds
+from guthaben.services.settling import Settler
 from guthaben.services.topups import PURPOSE_SETUP
 from guthaben.store import inbox, settings
 from guthaben.store.inbox import Letter
 from guthaben.store.workspace import Workspace
 
-__all__ = ["MOST_ATTEMPTS", "Inbox", "apply_told"]
+__all__ = ["HANDLED", "MOST_ATTEMPTS", "Inbox", "apply_told"]
 
 log = logging.getLogger("guthaben.webhooks")
 
@@ -54,6 +57,39 @@ MOST_ATTEMPTS = 24
 _ALARM_AT_ATTEMPT = 8
 _FIRST_RETRY_S = 5
 _LONGEST_RETRY_S = 6 * 3600
+_LONGEST_OUTAGE_PAUSE_S = 900
+
+_PAGES = frozenset(
+    {
+        "checkout.session.completed",
+        "checkout.session.async_payment_succeeded",
+        "checkout.session.async_payment_failed",
+        "checkout.session.expired",
+    }
+)
+_PAYMENTS = frozenset({"payment_intent.succeeded", "payment_intent.canceled"})
+_REFUNDS = frozenset(
+    {
+        "charge.refunded",
+        "charge.refund.updated",
+        "refund.created",
+        "refund.updated",
+        "refund.failed",
+    }
+)
+_DISPUTES = frozenset(
+    {
+        "charge.dispute.created",
+        "charge.dispute.updated",
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.funds_reinstated",
+        "charge.dispute.closed",
+    }
+)
+_WARNINGS = frozenset({"radar.early_fraud_warning.created", "radar.early_fraud_warning.updated"})
+HANDLED = _PAGES | _PAYMENTS | _REFUNDS | _DISPUTES | _WARNINGS | {"setup_intent.succeeded"}
+"""The kinds of events that move money or cards of ours."""
+_PAYMENT_FAILED = frozenset({"requires_payment_method", "canceled"})
 
 
 class Inbox:
@@ -66,60 +102,89 @@ class Inbox:
         *,
         secrets: Callable[[], tuple[str, ...]],
         livemode_expected: bool | None,
+        account: Callable[[], str | None] = config.stripe_account_id,
     ) -> None:
         self._store = guthaben.core.store
         self._gateway = gateway
         self._secrets = secrets
         self._livemode_expected = livemode_expected
+        self._account = account
+        self.settler = Settler(self._store, gateway, livemode_expected=livemode_expected)
+        self.refunds = Refunds(self._store, gateway, self.settler)
         self._licences = LicenceNews(self._store, gateway)
 
     def receive(self, body: bytes, signature_header: str | None) -> bool:
         """Verify an event over its raw bytes and store it durably; tell whether it is new.
 
-        Answer 200 only after this returns. Raises `WebhookRejected`, `StoreUnavailable`.
+        Answer 200 only after this returns. What is signed rightly and is not for us is stored too,
+        quarantined. Raises `WebhookRejected`, `StoreUnavailable`.
         """
         now_s = self._store.clock_ms() // 1000
-        event = verify(
-            body,
-            signature_header,
-            self._secrets(),
-            now_s,
-            livemode_expected=self._livemode_expected,
-        )
-        return self._store.run(
-            lambda space: inbox.store(
-                space.cursor,
-                livemode=event.livemode,
-                event_id=event.event_id,
-                event_type=event.type,
-                payload=body,
-                now_s=now_s,
-            )
+        event = authentic(body, signature_header, self._secrets(), now_s)
+        why = not_for_us(event, livemode_expected=self._livemode_expected, account=self._account())
+        new = self._store.run(lambda space: _keep(space, event, body, why))
+        if why:
+            raise WebhookRejected(why, authentic=True)
+        return new
+
+    def take(self, event: WebhookEvent) -> bool:
+        """Store an event that was read from the provider's own list; tell whether it was missed."""
+        why = not_for_us(event, livemode_expected=self._livemode_expected, account=self._account())
+        if why or event.type not in HANDLED:
+            return False
+        body = json.dumps(event.payload, separators=(",", ":")).encode()
+        return self._store.run(lambda space: _keep(space, event, body, ""))
+
+    def missed(self, event: WebhookEvent) -> bool:
+        """Tell whether an event that concerns us was never received."""
+        why = not_for_us(event, livemode_expected=self._livemode_expected, account=self._account())
+        if why or event.type not in HANDLED:
+            return False
+        return not self._store.read(
+            lambda cur: inbox.is_stored(cur, event.livemode, event.event_id)
         )
 
     def work_once(self, limit: int = 50) -> int:
         """Apply what is due, in the order of arrival; tell how many events were closed."""
         now_s = self._store.clock_ms() // 1000
-        letters = self._store.read(lambda cur: inbox.waiting(cur, now_s, limit))
-        return sum(self._apply(letter, now_s) for letter in letters)
+        closed = 0
+        for letter in self._store.read(lambda cur: inbox.waiting(cur, now_s, limit)):
+            try:
+                closed += self._apply(letter, now_s)
+            except PaymentUnavailable as error:
+                self._put_off(letter, now_s, error.code, for_ever=True)
+                if error.http_status in (401, 403):  # the next one would be refused as well
+                    log.error("the provider refuses our key: the inbox waits")
+                    break
+        return closed
 
     def _apply(self, letter: Letter, now_s: int) -> bool:
         try:
             verdict = self._decide(letter)
+        except PaymentUnavailable:
+            raise
         except (PaymentError, InvalidInput) as error:
             return self._put_off(letter, now_s, error.code)
+        except StoreUnavailable:
+            log.warning("an event waits for the store: %s", letter.event_type)
+            return False
         except Exception:
             log.exception("an event could not be applied: %s", letter.event_type)
             return self._put_off(letter, now_s, "internal")
         self._store.run(lambda space: inbox.finish(space.cursor, letter, *verdict, space.now_s))
         return True
 
-    def _put_off(self, letter: Letter, now_s: int, why: str) -> bool:
-        """Try again with growing pauses; at the end keep it, dead and alarmed."""
-        if letter.attempts + 1 >= MOST_ATTEMPTS:
+    def _put_off(self, letter: Letter, now_s: int, why: str, *, for_ever: bool = False) -> bool:
+        """Try again with growing pauses; at the end keep it, dead and alarmed.
+
+        `for_ever`: it is not the event's fault, so it is never given up.
+        """
+        if letter.attempts + 1 >= MOST_ATTEMPTS and not for_ever:
             self._store.run(lambda space: _bury(space, letter, why))
             return True
-        pause_s = min(_FIRST_RETRY_S * 2**letter.attempts, _LONGEST_RETRY_S)
+        pause_s = min(_FIRST_RETRY_S * 2 ** min(letter.attempts, 20), _LONGEST_RETRY_S)
+        if for_ever:
+            pause_s = min(pause_s, _LONGEST_OUTAGE_PAUSE_S)
         self._store.run(lambda space: _postpone(space, letter, now_s + pause_s, why))
         return False
 
@@ -127,31 +192,22 @@ class Inbox:
 
     def _decide(self, letter: Letter) -> Verdict:
         source: Mapping[str, Any] = json.loads(letter.payload)["data"]["object"]
-        match letter.event_type:
-            case (
-                "checkout.session.completed"
-                | "checkout.session.async_payment_succeeded"
-                | "checkout.session.async_payment_failed"
-                | "checkout.session.expired"
-            ):
-                return self._checkout(letter.event_type, checkout_facts(source))
-            case "payment_intent.succeeded":
-                return self._payment(payment_facts(source).payment_id, "")
-            case "setup_intent.succeeded":
-                return self._setup(setup_facts(source))
-            case "charge.refunded" | "charge.refund.updated" | "refund.failed" | "refund.updated":
-                return self._refund(letter.event_type, source)
-            case (
-                "charge.dispute.created"
-                | "charge.dispute.funds_withdrawn"
-                | "charge.dispute.funds_reinstated"
-                | "charge.dispute.closed"
-            ):
-                return self._dispute(letter.event_type, dispute_facts(source))
-            case kind if kind in LICENCE_EVENTS:
-                return self._licences.event(kind, source)
-            case _:
-                return "ignored", "type"
+        kind = letter.event_type
+        if kind in _PAGES:
+            return self._checkout(kind, checkout_facts(source))
+        if kind in _PAYMENTS:
+            return self.settler.settle(payment_facts(source).payment_id)
+        if kind == "setup_intent.succeeded":
+            return self._setup(setup_facts(source))
+        if kind in _REFUNDS:
+            return self._refund(source)
+        if kind in _DISPUTES:
+            return self._dispute(dispute_facts(source))
+        if kind in _WARNINGS:
+            return self._warning(warning_facts(source))
+        if kind in LICENCE_EVENTS:
+            return self._licences.event(kind, source)
+        return "ignored", "type"
 
     def _checkout(self, kind: str, told: CheckoutFacts) -> Verdict:
         if told.mode == "subscription":
@@ -160,20 +216,24 @@ class Inbox:
             if told.setup_id is None:
                 return "ignored", "no_setup"
             return self._setup(self._gateway.retrieve_setup(told.setup_id))
-        if kind.endswith((".expired", "_failed")):
-            status = CANCELED if kind.endswith("expired") else FAILED
-            return self._store.run(lambda space: not_paid(space, told, status))
-        if told.payment_status != "paid" or told.payment_id is None:
+        if told.payment_id is not None and told.payment_status == "paid":
+            return self.settler.settle(told.payment_id, told.session_id)
+        if kind == "checkout.session.completed":
             return "done", "not_paid_yet"
-        return self._payment(told.payment_id, told.session_id)
+        return self.settle_page(told.session_id)
 
-    def _payment(self, payment_id: str, session_id: str) -> Verdict:
-        facts = self._gateway.retrieve_payment(payment_id)
-        if facts.status != "succeeded":
-            return "done", f"payment_{facts.status}"
-        if facts.amount_received_rappen is None or facts.currency is None:
-            raise InvalidInput("the payment does not tell its amount yet")
-        return self._store.run(lambda space: credit(space, facts, session_id))
+    def settle_page(self, session_id: str) -> Verdict:
+        """Read a page at the provider, and credit or close its purchase as it stands there now."""
+        page = self._gateway.retrieve_checkout(session_id)
+        if page.payment_status == "paid" and page.payment_id is not None:
+            return self.settler.settle(page.payment_id, page.session_id)
+        if page.status == "expired":
+            return self._store.run(lambda space: not_paid(space, page, CANCELED))
+        if page.status == "complete" and page.payment_id is not None:
+            payment = self._gateway.retrieve_payment(page.payment_id)
+            if payment.status in _PAYMENT_FAILED:
+                return self._store.run(lambda space: not_paid(space, page, FAILED))
+        return "done", "not_paid_yet"
 
     def _setup(self, facts: SetupFacts) -> Verdict:
         practice_id = facts.metadata.get("practice_id", "")
@@ -189,26 +249,45 @@ class Inbox:
         )
         return DONE
 
-    def _refund(self, kind: str, source: Mapping[str, Any]) -> Verdict:
-        payment_id = (
-            refund_facts(source).payment_id
-            if kind == "charge.refunded"
-            else refund_receipt(source).payment_id
-        )
-        if payment_id is None:
-            return "ignored", "no_payment"
-        facts = self._gateway.retrieve_payment(payment_id)
-        if facts.refunded_rappen is None or facts.amount_received_rappen is None:
-            raise InvalidInput("the payment does not tell its refunds yet")
-        return self._store.run(lambda space: settle_net(space, facts))
-
-    def _dispute(self, kind: str, told: DisputeFacts) -> Verdict:
+    def _refund(self, source: Mapping[str, Any]) -> Verdict:
+        is_charge = source.get("object") == "charge" or "amount_captured" in source
+        told = refund_facts(source) if is_charge else refund_receipt(source)
         if told.payment_id is None:
             return "ignored", "no_payment"  # all our payments are intents
-        facts = self._gateway.retrieve_payment(told.payment_id)
-        if None in (told.amount_rappen, facts.refunded_rappen, facts.amount_received_rappen):
-            raise InvalidInput("the payment does not tell its refunds, or the dispute its amount")
-        return self._store.run(lambda space: disputed(space, facts, told, kind))
+        verdict = self.settler.settle(told.payment_id)
+        self.refunds.follow(told.payment_id)
+        return verdict
+
+    def _dispute(self, told: DisputeFacts) -> Verdict:
+        # What Stripe says of the dispute now decides; the event may be an old one.
+        payment_id = told.payment_id
+        if payment_id is None:
+            payment_id = self._gateway.retrieve_dispute(told.dispute_id).payment_id
+        if payment_id is None:
+            return "ignored", "no_payment"
+        return self.settler.settle(payment_id, ask_disputes=True)
+
+    def _warning(self, told: WarningFacts) -> Verdict:
+        if told.payment_id is None:
+            return "ignored", "no_payment"
+        return self.settler.settle(
+            told.payment_id, after=lambda space, facts: warned(space, facts, told)
+        )
+
+
+def _keep(space: Workspace, event: WebhookEvent, body: bytes, why: str) -> bool:
+    if why:
+        # One alarm for all of a kind: whoever mends the endpoint's settings sees them in the list.
+        settings.raise_alarm(space.cursor, "webhook_not_for_us", why, space.now_s)
+    return inbox.store(
+        space.cursor,
+        livemode=event.livemode,
+        event_id=event.event_id,
+        event_type=event.type,
+        payload=body,
+        now_s=space.now_s,
+        not_for_us=why,
+    )
 
 
 def _postpone(space: Workspace, letter: Letter, at_s: int, why: str) -> None:
