@@ -1,7 +1,7 @@
 """A server in this process, on a database of its own, with a provider that only pretends."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ class PretendedGateway:
     orders: list[Any] = field(default_factory=list)
     breaks_with: GuthabenError | None = None
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def nothing_between(self, _created_from_s: int, _created_before_s: int) -> Iterator[Any]:
+        return iter(())
+
+    payments_between = charges_between = refunds_between = nothing_between
+    disputes_between = events_between = balance_between = nothing_between
 
     def create_checkout(self, order: CheckoutOrder) -> HostedPage:
         return self._page(order)
@@ -148,11 +154,11 @@ class Web:
 def open_web(tmp_path: Path) -> Callable[..., Web]:
     """Open a server's services on a database of their own."""
 
-    def make(**options: Any) -> Web:
-        gateway = PretendedGateway()
+    def make(gateway: Any = None, **options: Any) -> Web:
+        gateway = gateway or PretendedGateway()
         services = Services.open(
             f"sqlite:///{tmp_path / 'web.db'}",
-            gateway=gateway,  # type: ignore[arg-type]
+            gateway=gateway,
             webhook_secrets=lambda: (SECRET,),
             livemode=False,
             charges_allowed=lambda: False,

@@ -29,6 +29,13 @@ ROUTES = {
     ],
     "both": [("GET", "/v1/balance"), ("GET", "/v1/calls"), ("GET", "/v1/reservations/call_1_x")],
     "admin": [
+        ("GET", "/v1/admin/inbox"), ("GET", "/v1/admin/inbox/evt_1"),
+        ("POST", "/v1/admin/inbox/evt_1/retry"), ("POST", "/v1/admin/inbox/evt_1/discard"),
+        ("GET", "/v1/admin/quarantine"), ("GET", "/v1/admin/quarantine/1"),
+        ("POST", "/v1/admin/quarantine/1/credit"), ("POST", "/v1/admin/quarantine/1/dismiss"),
+        ("POST", "/v1/admin/quarantine/1/refund"),
+        ("GET", "/v1/admin/practices/prac_1/refundable"),
+        ("POST", "/v1/admin/practices/prac_1/refunds"),
         ("GET", "/v1/admin/practices"), ("POST", "/v1/admin/practices/prac_1/grants"),
         ("POST", "/v1/admin/practices/prac_1/adjustments"),
         ("PUT", "/v1/admin/practices/prac_1/license"),
@@ -49,9 +56,16 @@ ROUTES = {
 ALL = [route for routes in ROUTES.values() for route in routes]
 
 
+def _filled(path: str) -> str:
+    names = {"call_id": "call_1_x", "topup_id": "tu_1", "event_id": "evt_1", "case_no": "1"}
+    for name, value in names.items():
+        path = path.replace(f"{{{name}}}", value)
+    return path
+
+
 def test_the_list_above_is_complete(web: Web) -> None:
     described = {
-        (method.upper(), path.replace("{call_id}", "call_1_x").replace("{topup_id}", "tu_1"))
+        (method.upper(), _filled(path))
         for path, methods in web.app.openapi()["paths"].items()
         for method in methods
         if path.startswith("/v1/") and not path.startswith("/v1/ai-credit")

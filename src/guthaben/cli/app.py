@@ -10,8 +10,10 @@ import typer
 from guthaben.cli import (
     caps,
     credit,
+    inbox,
     keys,
     licences,
+    money,
     portal,
     practices,
     prices,
@@ -59,6 +61,8 @@ practices.register(app)
 credit.register(app)
 keys.register(app)
 caps.register(app)
+inbox.register(app)
+money.register(app)
 prices.register(app)
 portal.register(app)
 work.register(app)

@@ -24,6 +24,7 @@ from guthaben.errors import (
     InvalidAmount,
     MigrationNeeded,
     OutcomeUnknown,
+    PaymentUnavailable,
     StoreUnavailable,
 )
 
@@ -90,7 +91,7 @@ def complain(error: GuthabenError) -> int:
     """Say in one line what went wrong, and choose the exit code."""
     message = " ".join(str(error).split())
     print(f"guthaben: {message}", file=sys.stderr)
-    if isinstance(error, StoreUnavailable | OutcomeUnknown):
+    if isinstance(error, StoreUnavailable | OutcomeUnknown | PaymentUnavailable):
         return UNAVAILABLE
     if isinstance(error, ConfigError | MigrationNeeded):
         return SETTINGS

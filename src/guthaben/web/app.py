@@ -28,6 +28,7 @@ from guthaben.web import (
     credit,
     health,
     licences,
+    money,
     portal,
     problems,
     stripe_webhook,
@@ -66,6 +67,7 @@ def create_router(services: Services, gateway: GatewaySettings | None = None) ->
         auto_topup,
         admin,
         admin_topups,
+        money,
         portal,
         telling,
         stripe_webhook,
@@ -110,6 +112,7 @@ def open_services(
 ) -> Services:
     """Open the services as the environment says; raises `ConfigError` for what makes no sense."""
     config.check_live_ready()
+    config.stripe_account_id(), config.installation()  # raise now, not at the first webhook
     url = database_url or config.database_url() or DEFAULT_DATABASE
     public = public_url or config.public_url()
     key = config.stripe_secret_key()

@@ -12,12 +12,15 @@ from guthaben.services.delivery import Dispatcher
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Job, Turn
 from guthaben.services.low_balance import LowBalanceWatch
+from guthaben.services.reconcile import Reconciler
 from guthaben.services.webhooks import Inbox
 
 if TYPE_CHECKING:
     from guthaben.web.deps import Payments
 
 INBOX: Final = "inbox"
+_DAY_S: Final = 86_400
+_LOOK_BACK_S: Final = 5 * _DAY_S
 
 
 def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) -> list[Job]:
@@ -37,9 +40,18 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
             Job("resolve_charges", 30, lambda _turn: janitor.resolve_once()),
             Job("cancel_payments", 60, lambda _turn: janitor.cancel_once()),
             Job("check_balances", 60, lambda _turn: janitor.check_once()),
+            Job("resolve_refunds", 60, lambda _turn: inbox.refunds.resolve_waiting()),
+            Job("reconcile", _DAY_S, lambda turn: _reconcile(guthaben, payments, turn)),
             Job("close_pages", 60, lambda _turn: closer.run_once()),
         ]
     return found
+
+
+def _reconcile(guthaben: Guthaben, payments: Payments, turn: Turn) -> None:
+    """Compare the last days with the provider, longer than it goes on repeating an event."""
+    store = guthaben.core.store
+    reconciler = Reconciler(store, payments.gateway, payments.inbox, may_go_on=turn.may_go_on)
+    reconciler.run(store.clock_ms() // 1000 - _LOOK_BACK_S, fix=True)
 
 
 def _drain(inbox: Inbox, turn: Turn) -> None:

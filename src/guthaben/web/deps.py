@@ -25,8 +25,10 @@ from guthaben.services.closing import PageCloser
 from guthaben.services.delivery import Dispatcher
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Runner
+from guthaben.services.letters import Letters
 from guthaben.services.licences import Licences
 from guthaben.services.portal import Portal
+from guthaben.services.quarantine import Quarantine
 from guthaben.services.targets import Targets
 from guthaben.services.topup_stops import TopupStops
 from guthaben.services.topups import Topups
@@ -53,6 +55,8 @@ class Payments:
     charger: Charger
     closer: PageCloser
     licences: Licences
+    quarantine: Quarantine
+    gateway: PaymentGateway
 
 
 class Services:
@@ -77,6 +81,7 @@ class Services:
         self.credit = AsyncGuthaben(guthaben.core)
         self.stops = TopupStops(guthaben)
         self.keys = ApiKeys(guthaben.core.store)
+        self.letters = Letters(guthaben.core.store)
         self.access = Access(self.keys)
         self.portal = Portal(guthaben)
         self.caps = CapBook(guthaben.core.store)
@@ -126,12 +131,16 @@ class Services:
             topup_wait_s=topup_wait_s,
         )
         charger.attach(guthaben.core.store)
+        store = guthaben.core.store
+        inbox = Inbox(guthaben, gateway, secrets=webhook_secrets, livemode_expected=livemode)
         payments = Payments(
             Topups(guthaben, gateway, livemode=livemode),
-            Inbox(guthaben, gateway, secrets=webhook_secrets, livemode_expected=livemode),
+            inbox,
             charger,
             PageCloser(guthaben.core.store, gateway),
             Licences(guthaben, gateway, livemode=livemode),
+            Quarantine(store, gateway, inbox.settler, inbox.refunds),
+            gateway,
         )
         return cls(
             guthaben,

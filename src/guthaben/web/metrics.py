@@ -109,6 +109,12 @@ class Metrics:
         totals["inbox_waiting"].set(figures.inbox_waiting)
         totals["attempts_waiting"].set(figures.attempts_waiting)
         totals["open_alarms"].set(figures.open_alarms)
+        totals["inbox_dead"].set(figures.inbox_dead)
+        totals["inbox_quarantined"].set(figures.inbox_quarantined)
+        totals["quarantine_open"].set(figures.open_cases)
+        totals["refunds_waiting"].set(figures.refunds_waiting)
+        totals["reconcile_remaining"].set(figures.reconcile_remaining)
+        totals["reconcile_last_end_timestamp_seconds"].set(figures.reconcile_ended_at_s)
         told = figures.outbox
         totals["outbox_waiting"].set(told.unspread + told.waiting)
         oldest_s = now_ms // 1000 - told.oldest_at_s if told.oldest_at_s else 0
@@ -139,6 +145,12 @@ _TOTALS: Final = {
     "inbox_waiting": "Webhooks stored and not applied yet.",
     "attempts_waiting": "Automatic charges without an outcome.",
     "open_alarms": "Alarms that nobody cleared.",
+    "inbox_dead": "Webhooks that were given up, for a person to look at.",
+    "inbox_quarantined": "Webhooks kept apart: of another mode or account, or held-back payments.",
+    "quarantine_open": "Payments held back for a person to decide.",
+    "refunds_waiting": "Refunds that were asked for and have no answer.",
+    "reconcile_remaining": "Differences that the last reconciliation left.",
+    "reconcile_last_end_timestamp_seconds": "When the last reconciliation ended; 0: never.",
     "outbox_waiting": "Notices and deliveries that wait to be sent.",
     "outbox_oldest_age_seconds": "How long the oldest of them has waited.",
     "outbox_dead": "Deliveries that were given up and not replayed.",
