@@ -172,6 +172,26 @@ def test_a_refund_of_a_known_payment_counts_against_it_once(con: sqlite3.Connect
     assert (extra(con), debt) == (0.0, (9 * 10**9,))
 
 
+def test_a_refund_written_by_hand_after_stripes_own_word_is_given_back_by_the_next_look(
+    con: sqlite3.Connection,
+) -> None:
+    """Nobody can tell then whether it is the same refund or another: Stripe's sum decides."""
+    from guthaben.domain.commands import NetPayment
+    from guthaben.store.adopted import Adopted
+
+    ledger(con, 10.0, amount_paid_chf=30.0, stripe_payment_intent_id="pi_r")
+    look = lambda: Adopted(con).run(  # noqa: E731
+        lambda space: space.apply("prac_top", NetPayment(1, 1500))
+    )
+    assert look().applied
+    assert extra(con) == 5.0
+    ledger(con, -5.0, event_type="refund", amount_paid_chf=-15.0, stripe_payment_intent_id="pi_r")
+    assert extra(con) == 0.0  # taken a second time, until the payment is looked at again
+    assert look().applied  # as any event about it, and the daily reconciliation, does
+    assert extra(con) == 5.0
+    assert not look().applied
+
+
 @pytest.mark.parametrize("name", ["stripe_payment_intent_id", "stripe_checkout_session_id"])
 def test_a_payment_is_credited_once_for_ever(con: sqlite3.Connection, name: str) -> None:
     ref = "pi_x" if "payment" in name else "cs_x"

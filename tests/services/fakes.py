@@ -10,12 +10,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guthaben.errors import PaymentError, PaymentRejected
+from guthaben.errors import PaymentError, PaymentOutcomeUnknown, PaymentRejected
+from guthaben.payments.facts import BalanceEntry, DisputeFacts, RefundFacts
 from guthaben.payments.gateway import (
     METADATA_TOPUP_ID,
     Charged,
@@ -37,6 +39,7 @@ from guthaben.payments.gateway import (
     Unknown,
 )
 from guthaben.payments.subscriptions import subscription_facts
+from guthaben.payments.webhook import WebhookEvent
 
 CREATED_AT_S = 1_700_000_000
 
@@ -78,6 +81,15 @@ class FakeGateway:
     asked: list[Asked] = field(default_factory=list)
     payments: dict[str, PaymentFacts] = field(default_factory=dict)
     setups: dict[str, SetupFacts] = field(default_factory=dict)
+    pages: dict[str, CheckoutFacts] = field(default_factory=dict)
+    disputes: dict[str, DisputeFacts] = field(default_factory=dict)
+    refunds: dict[str, RefundReceipt] = field(default_factory=dict)
+    events: list[WebhookEvent] = field(default_factory=list)
+    balance: list[BalanceEntry] = field(default_factory=list)
+    refund_steps: deque[Exception | str] = field(default_factory=deque)
+    """What the next refunds come to: an error, or the status of the refund; else succeeded."""
+    refund_lost: bool = False
+    """The next refund is carried out and its answer is lost."""
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """As the provider shows them now."""
     while_asked: Callable[[str], None] = lambda _subscription_id: None
@@ -88,6 +100,7 @@ class FakeGateway:
     """Raised by the making of a page, as long as it is set."""
     during: Callable[[ChargeOrder], None] = lambda _order: None
     """Called while a charge is under way, after the money moved and before the answer."""
+    _refunded: dict[str, str] = field(default_factory=dict)
     _said: dict[str, ChargeResult] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pages: int = 0
@@ -123,7 +136,7 @@ class FakeGateway:
             "payment_method_id": "pm_1", "created_at_s": CREATED_AT_S, "metadata": {},
         }  # fmt: skip
         if known is not None:
-            fields = {name: getattr(known, name) for name in fields}
+            fields = {one.name: getattr(known, one.name) for one in dataclass_fields(known)}
         made = PaymentFacts(**{**fields, **facts})
         self.payments[payment_id] = made
         return made
@@ -167,10 +180,58 @@ class FakeGateway:
     def payments_between(
         self, created_from_s: int, created_before_s: int
     ) -> Iterator[PaymentFacts]:
-        raise NotImplementedError
+        self._read("payments_between", (created_from_s, created_before_s))
+        return _between(self.payments.values(), created_from_s, created_before_s)
+
+    def charges_between(self, created_from_s: int, created_before_s: int) -> Iterator[RefundFacts]:
+        self._read("charges_between", (created_from_s, created_before_s))
+        for payment in _between(self.payments.values(), created_from_s, created_before_s):
+            if payment.charge_id is not None:
+                yield RefundFacts(
+                    payment.charge_id, payment.payment_id, payment.amount_received_rappen,
+                    payment.refunded_rappen, payment.disputed, payment.currency, payment.livemode,
+                    payment.customer_id, payment.metadata,
+                )  # fmt: skip
+
+    def refunds_between(
+        self, created_from_s: int, created_before_s: int
+    ) -> Iterator[RefundReceipt]:
+        self._read("refunds_between", (created_from_s, created_before_s))
+        return _between(self.refunds.values(), created_from_s, created_before_s)
+
+    def disputes_between(
+        self, created_from_s: int, created_before_s: int
+    ) -> Iterator[DisputeFacts]:
+        self._read("disputes_between", (created_from_s, created_before_s))
+        return _between(self.disputes.values(), created_from_s, created_before_s)
+
+    def events_between(self, created_from_s: int, created_before_s: int) -> Iterator[WebhookEvent]:
+        self._read("events_between", (created_from_s, created_before_s))
+        return _between(self.events, created_from_s, created_before_s)
+
+    def balance_between(self, created_from_s: int, created_before_s: int) -> Iterator[BalanceEntry]:
+        self._read("balance_between", (created_from_s, created_before_s))
+        return _between(self.balance, created_from_s, created_before_s)
+
+    def retrieve_dispute(self, dispute_id: str) -> DisputeFacts:
+        self._read("retrieve_dispute", dispute_id)
+        if dispute_id not in self.disputes:
+            raise PaymentRejected("There is no such dispute.")
+        return self.disputes[dispute_id]
+
+    def payment_disputes(self, payment_id: str) -> list[DisputeFacts]:
+        self._read("payment_disputes", payment_id)
+        return [one for one in self.disputes.values() if one.payment_id == payment_id]
+
+    def payment_refunds(self, payment_id: str) -> list[RefundReceipt]:
+        self._read("payment_refunds", payment_id)
+        return [one for one in self.refunds.values() if one.payment_id == payment_id]
 
     def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
-        raise NotImplementedError
+        self._read("retrieve_checkout", session_id)
+        if session_id not in self.pages:
+            raise PaymentRejected("There is no such page.")
+        return self.pages[session_id]
 
     def retrieve_setup(self, setup_id: str) -> SetupFacts:
         self._read("retrieve_setup", setup_id)
@@ -195,9 +256,63 @@ class FakeGateway:
         raise NotImplementedError
 
     def refund(
-        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
+        self,
+        payment_id: str,
+        amount_rappen: int | None,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> RefundReceipt:
-        raise NotImplementedError
+        self._note("refund", (payment_id, amount_rappen, idempotency_key))
+        known = self._refunded.get(idempotency_key)
+        if known is not None:
+            return self.refunds[known]
+        step = self.refund_steps.popleft() if self.refund_steps else "succeeded"
+        if isinstance(step, Exception):
+            raise step
+        receipt = self.give_back(payment_id, amount_rappen or 0, step, metadata=metadata or {})
+        self._refunded[idempotency_key] = receipt.refund_id
+        if self.refund_lost:
+            self.refund_lost = False
+            raise PaymentOutcomeUnknown("The answer was lost.")
+        return receipt
+
+    def give_back(
+        self, payment_id: str, rappen: int, status: str = "succeeded", **more: Any
+    ) -> RefundReceipt:
+        """Give money back, as an operator at the provider may; tell the refund."""
+        payment = self.payments[payment_id]
+        refunded = (payment.refunded_rappen or 0) + rappen
+        if refunded > (payment.amount_received_rappen or 0):
+            raise PaymentRejected("More than is left.", provider_code="charge_already_refunded")
+        self.put(payment_id, refunded_rappen=refunded)
+        receipt = RefundReceipt(
+            f"re_{len(self.refunds) + 1}", payment_id, None, rappen, "chf", status,
+            created_at_s=CREATED_AT_S, **more,
+        )  # fmt: skip
+        self.refunds[receipt.refund_id] = receipt
+        return receipt
+
+    def refund_fails(self, refund_id: str) -> None:
+        """Let a refund fail at the bank: the money is here again."""
+        receipt = self.refunds[refund_id]
+        assert receipt.payment_id is not None
+        left = (self.payments[receipt.payment_id].refunded_rappen or 0) - (
+            receipt.amount_rappen or 0
+        )
+        self.put(receipt.payment_id, refunded_rappen=left)
+        self.refunds[refund_id] = replace(receipt, status="failed")
+
+    def dispute(self, payment_id: str, status: str, **fields: Any) -> DisputeFacts:
+        """Open or change a dispute about all the money of a payment."""
+        given: dict[str, Any] = {
+            "dispute_id": "dp_1", "amount_rappen": 3_000, "currency": "chf", "reason": "fraudulent",
+            "livemode": self.livemode, "charge_id": None, "created_at_s": CREATED_AT_S, **fields,
+        }  # fmt: skip
+        made = DisputeFacts(payment_id=payment_id, status=status, **given)
+        self.disputes[made.dispute_id] = made
+        if payment_id in self.payments:
+            self.put(payment_id, disputed=True)
+        return made
 
     # ---- inside
 
@@ -247,6 +362,11 @@ class FakeGateway:
         committed, could_write = _look(self.database)
         with self._lock:
             self.asked.append(Asked(method, argument, committed, could_write))
+
+
+def _between(found: Iterable[Any], from_s: int, before_s: int) -> Iterator[Any]:
+    inside = [one for one in found if from_s <= (one.created_at_s or 0) < before_s]
+    return iter(sorted(inside, key=lambda one: -(one.created_at_s or 0)))
 
 
 def _look(database: Path) -> tuple[list[dict[str, Any]], bool]:

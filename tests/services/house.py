@@ -14,6 +14,7 @@ import stripe
 
 from guthaben.domain.commands import OpenEvent, Outcome
 from guthaben.domain.topup import CreditEvent
+from guthaben.payments.facts import checkout_facts
 from guthaben.services import auto_topup
 from guthaben.services.auto_topup import Charger
 from guthaben.services.guthaben import Guthaben
@@ -205,6 +206,8 @@ class House:
     def tell(self, kind: str, about: dict[str, Any], **fields: Any) -> str:
         """Receive an event and apply it; give the status and the reason it ended with."""
         event = self.envelope(kind, about, **fields)
+        if about.get("object") == "checkout.session" and about.get("id"):
+            self.gateway.pages[about["id"]] = checkout_facts(about)
         self.post(event)
         self.inbox.work_once()
         row = self.letters()[event["id"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,10 @@ def test_a_quarantined_a_failed_and_a_closed_purchase_are_told_as_such(shop: Sho
     shop.gateway.pay(sessions[0])
     shop.gateway.put(f"pi_of_{sessions[0]}", amount_received_rappen=2_999)
     shop.told(sessions[0])
+    shop.gateway.put("pi_failed", status="requires_payment_method", amount_received_rappen=0)
+    shop.gateway.pages[sessions[1]] = replace(
+        shop.gateway.pages[sessions[1]], status="complete", payment_id="pi_failed"
+    )
     shop.told(sessions[1], "checkout.session.async_payment_failed")
     shop.closer.close(PRACTICE, closed.topup_id)
     told = [shop.topups.progress(start.topup_id) for start in (wrong, failed, closed)]

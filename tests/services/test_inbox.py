@@ -171,12 +171,40 @@ def test_an_event_of_the_other_mode_is_refused(
     with pytest.raises(WebhookRejected) as caught:
         house.post(event)
     assert (caught.value.reason, caught.value.authentic) == ("wrong_livemode", True)
-    assert house.letters() == {}
+    kept_apart(house, event, "wrong_livemode")
+
+
+def kept_apart(house: House, event: dict[str, Any], reason: str) -> None:
+    """See that an event is kept, is never applied, and that somebody hears of it."""
+    with pytest.raises(WebhookRejected):  # and it stays so
+        house.post(event)
+    row = letter(house, event["id"])
+    assert (row["status"], row["reason"]) == ("quarantined", reason)
+    house.inbox.work_once()
+    assert letter(house, event["id"])["status"] == "quarantined"
+    assert (house.gateway.asked, house.alarms()) == ([], ["webhook_not_for_us"])
 
 
 def test_an_event_of_a_connected_account_is_refused(house: House) -> None:
+    event = completed(house, account="acct_1")
     with pytest.raises(WebhookRejected, match="wrong_account"):
-        house.post(completed(house, account="acct_1"))
+        house.post(event)
+    kept_apart(house, event, "wrong_account")
+
+
+@pytest.mark.parametrize(("told", "taken"), [
+    (None, True), ("acct_ours", True), ("acct_theirs", False), ("", False),
+])  # fmt: skip
+def test_an_event_may_name_our_own_account(
+    paid: House, told: str | None, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUTHABEN_STRIPE_ACCOUNT", "acct_ours")
+    event = completed(paid) if told is None else completed(paid, account=told)
+    if taken:
+        assert paid.post(event) is True
+        return
+    with pytest.raises(WebhookRejected, match="wrong_account"):
+        paid.post(event)
 
 
 def test_a_store_that_is_down_answers_nothing(paid: House) -> None:
@@ -289,6 +317,32 @@ def test_a_provider_that_is_down_for_a_day_loses_nothing(paid: House) -> None:
     paid.clock.wait(6 * 3_600)
     paid.inbox.work_once()
     assert (letter(paid, event["id"])["status"], paid.credit()) == ("done", TEN_USD)
+
+
+def test_a_provider_that_is_down_for_a_week_loses_nothing(paid: House) -> None:
+    event = completed(paid)
+    paid.post(event)
+    paid.gateway.down = PaymentUnavailable("down")
+    for _ in range(7 * 24 * 4):
+        paid.clock.wait(900)
+        paid.inbox.work_once()
+    assert letter(paid, event["id"])["attempts"] > MOST_ATTEMPTS
+    paid.gateway.down = None
+    paid.clock.wait(900)
+    paid.inbox.work_once()
+    assert (letter(paid, event["id"])["status"], paid.credit()) == ("done", TEN_USD)
+
+
+def test_a_key_that_was_revoked_stops_the_batch(paid: House) -> None:
+    for _ in range(5):
+        paid.post(completed(paid))
+    paid.gateway.down = PaymentUnavailable("no", http_status=401)
+    assert paid.inbox.work_once() == 0
+    assert len(paid.gateway.asked) == 1
+    assert sorted(row["attempts"] for row in paid.letters().values()) == [0, 0, 0, 0, 1]
+    paid.gateway.down = None
+    paid.clock.wait(5)
+    assert paid.inbox.work_once() == 5
 
 
 def test_an_event_that_waits_long_raises_an_alarm_long_before_it_is_given_up(paid: House) -> None:

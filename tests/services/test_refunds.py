@@ -96,7 +96,7 @@ def test_partial_refunds_add_up_without_a_rest(bought: House, cumulative: list[i
 
 def test_the_same_refund_told_ten_times_counts_once(bought: House) -> None:
     words = [refund(bought, 1_000) for _ in range(10)]
-    assert words == ["done:netted"] + ["done:nothing_to_net"] * 9
+    assert words == ["done:netted"] + ["done:duplicate"] * 9
     assert bought.credit() == left(1_000)
     assert len(bought.events()) == 2
 
@@ -165,13 +165,12 @@ def test_a_purchase_that_was_refunded_before_it_was_told_is_netted_at_once(house
     assert house.credit() == 0
 
 
-def test_a_refund_of_an_attempt_that_is_not_applied_yet_is_tried_again(house: House) -> None:
+def test_a_refund_told_first_tells_of_its_payment_too(house: House) -> None:
     house.open_purchase(payment_id="pi_1")
     house.gateway.put("pi_1", metadata=metadata_of(), refunded_rappen=1_000)
-    assert tell(house) == "new:invalid_input"
-    house.tell("checkout.session.completed", page_of())
-    house.clock.wait(60)
-    house.inbox.work_once()
+    assert tell(house) == "done:credited"
+    assert house.credit() == left(1_000)
+    assert house.tell("checkout.session.completed", page_of()) == "done:duplicate"
     assert house.credit() == left(1_000)
 
 
@@ -195,116 +194,6 @@ def test_a_quarantined_payment_may_be_refunded(house: House) -> None:
     house.paid(price_rappen=1)
     house.gateway.put("pi_1", metadata=metadata_of(), refunded_rappen=3_000)
     assert tell(house).startswith("done:")
-
-
-@pytest.mark.parametrize("kind", ["charge.dispute.funds_withdrawn", "charge.dispute.closed"])
-def test_a_lost_dispute_is_not_ignored_in_silence(bought: House, kind: str) -> None:
-    about = {
-        "id": "dp_1", "object": "dispute", "payment_intent": "pi_1", "charge": "ch_1",
-        "amount": CHF_30, "currency": "chf", "status": "lost", "livemode": True,
-    }  # fmt: skip
-    bought.gateway.put("pi_1", disputed=True)
-    bought.tell(kind, about)
-    assert bought.credit() == 0 or bought.alarms() != []
-
-
-def dispute(house: House, kind: str, status: str) -> str:
-    """Tell of a dispute about all the money."""
-    about = {
-        "id": "dp_1", "object": "dispute", "payment_intent": "pi_1", "charge": "ch_1",
-        "amount": CHF_30, "currency": "chf", "status": status, "livemode": True,
-    }  # fmt: skip
-    return house.tell(f"charge.dispute.{kind}", about)
-
-
-def test_a_dispute_takes_the_credit_and_gives_it_back_when_it_is_won(bought: House) -> None:
-    dispute(bought, "created", "needs_response")
-    assert (bought.credit(), len(bought.alarms())) == (TEN_USD, 1)
-    dispute(bought, "funds_withdrawn", "needs_response")
-    assert bought.credit() == 0
-    dispute(bought, "closed", "won")
-    dispute(bought, "funds_reinstated", "won")
-    assert bought.credit() == TEN_USD
-    assert history(bought) == (TEN_USD, CHF_30)
-
-
-@pytest.mark.parametrize("kind", ["created", "funds_withdrawn"])
-def test_a_dispute_stops_the_automatic_top_up_until_the_customer_acts(
-    bought: House, kind: str
-) -> None:
-    bought.arm()
-    dispute(bought, kind, "needs_response")
-    view = bought.topups.settings(PRACTICE)
-    assert (view.enabled, view.paused_reason) == (False, "payment_disputed")
-    assert bought.why_not() == "disabled"
-
-
-def test_a_dispute_and_a_refund_are_netted_together(bought: House) -> None:
-    refund(bought, 1_000)
-    dispute(bought, "funds_withdrawn", "needs_response")
-    assert bought.credit() == 0
-    refund(bought, 2_000)
-    assert bought.credit() == 0
-    dispute(bought, "funds_reinstated", "won")
-    assert bought.credit() == left(2_000)
-
-
-def test_a_warning_that_is_closed_takes_nothing(bought: House) -> None:
-    dispute(bought, "created", "warning_needs_response")
-    dispute(bought, "closed", "warning_closed")
-    assert bought.credit() == TEN_USD
-
-
-def test_a_dispute_of_a_payment_that_does_not_tell_its_refunds_is_asked_again(
-    bought: House,
-) -> None:
-    refund(bought, 1_000)
-    bought.gateway.put("pi_1", refunded_rappen=None)
-    dispute(bought, "funds_withdrawn", "needs_response")
-    dispute(bought, "closed", "won")
-    assert bought.credit() <= left(1_000)
-
-
-def test_a_dispute_of_no_payment_of_ours_is_ignored(house: House) -> None:
-    about = {
-        "id": "dp_1", "object": "dispute", "payment_intent": None, "charge": "ch_old",
-        "amount": 500, "currency": "chf", "status": "lost", "livemode": True,
-    }  # fmt: skip
-    assert house.tell("charge.dispute.closed", about).startswith("ignored:")
-
-
-def test_two_disputes_of_one_payment_add_up(bought: House) -> None:
-    for number, amount in [(1, 1_000), (2, 500)]:
-        about = {
-            "id": f"dp_{number}", "object": "dispute", "payment_intent": "pi_1", "charge": "ch_1",
-            "amount": amount, "currency": "chf", "status": "needs_response", "livemode": True,
-        }  # fmt: skip
-        bought.tell("charge.dispute.funds_withdrawn", about)
-    assert bought.credit() == left(1_500)
-
-
-def test_a_dispute_told_before_its_purchase_waits_for_it(house: House) -> None:
-    house.open_purchase()
-    house.gateway.put("pi_1", metadata=metadata_of())
-    assert dispute(house, "funds_withdrawn", "needs_response").startswith("new:")
-    house.tell("checkout.session.completed", page_of())
-    house.clock.wait(60)
-    house.inbox.work_once()
-    assert house.credit() == 0
-
-
-def test_a_dispute_of_a_foreign_payment_is_ignored(house: House) -> None:
-    house.gateway.put("pi_1", metadata={})
-    assert dispute(house, "funds_withdrawn", "lost") == "ignored:not_ours"
-
-
-@pytest.mark.parametrize("ending", [("closed", "won"), ("funds_reinstated", "won")], ids=str)
-def test_a_withdrawal_told_after_its_dispute_was_won_takes_nothing(
-    bought: House, ending: tuple[str, str]
-) -> None:
-    dispute(bought, *ending)
-    dispute(bought, "funds_withdrawn", "needs_response")
-    assert bought.credit() == TEN_USD
 
 
 # ---------------------------------------------------------------- spent, held, owed

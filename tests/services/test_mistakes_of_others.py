@@ -1,0 +1,368 @@
+"""Mistakes that others made with money, each a test that their code would fail.
+
+- double credit by checking before locking (AutoGPT 10672):
+  `test_checking_before_locking`
+- a replayed webhook credits again (opencode 28402, pollinations 10621, chatwoot 12988):
+  `test_a_replayed_webhook`
+- two different events of one payment (roomGPT 61):
+  `test_two_events_of_one_payment`
+- an early return on a seen event id swallows a failed first try (LibreChat 13812):
+  `test_a_seen_event_whose_first_try_failed`
+- find, then insert a grant (gaia 772):
+  `test_find_then_insert`
+- success returned, balance never stored (eliza 9321):
+  `test_success_means_that_it_is_stored`
+- refunds and disputes handled one by one, four wrong ways (eliza 10920, 10938, 10997, 11155):
+  `test_refunds_and_disputes_are_one_equation`
+- Stripe's objects are no dicts, and tests with dicts are green (treg 159):
+  `test_stripes_own_objects_go_all_the_way`
+- an unknown page answered 200: paid, never credited (one-api 355):
+  `test_an_unknown_page_is_never_forgotten`
+- `invoice.paid` credits a second time (sokosumi 1846):
+  `test_an_invoice_is_no_second_payment`
+- a purged dedupe table reopens replay (hackerai 521):
+  `test_a_purged_inbox_reopens_nothing`
+- a saved card without a customer (lago-api 3826):
+  `test_a_card_without_a_customer_is_not_saved`
+
+The others are guarded by `ELSEWHERE`. Where a guard can be taken out, `NAIVE` takes it out and the
+same scenario must then go wrong: so each test is known to be able to fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+
+from guthaben.errors import PaymentUnavailable
+from guthaben.payments.stripe_gateway import StripeGateway
+from guthaben.services import applying, netting, purchases, settling
+from guthaben.services.webhooks import Inbox
+from guthaben.store import inbox as inbox_rows
+from guthaben.store import topups, workspace
+from tests.services.house import (
+    CHF_30,
+    PRACTICE,
+    SECRET,
+    TEN_USD,
+    USD,
+    House,
+    in_parallel,
+    metadata_of,
+    page_of,
+    sign,
+)
+
+ROOT = Path(__file__).parents[2]
+COMPLETED = "checkout.session.completed"
+SUCCEEDED = "payment_intent.succeeded"
+INTENT = {"id": "pi_1", "object": "payment_intent"}
+
+ELSEWHERE = {
+    "a cooldown is shown and not enforced (akash 3660)": (
+        "tests/services/test_auto_topup_claims.py::test_the_cooldown_ends_to_the_second"
+    ),
+    "950 declines in a day (akash 3760)": (
+        "tests/services/test_auto_topup_charges.py::"
+        "test_a_card_that_was_declined_is_not_charged_again_until_the_customer_acts"
+    ),
+    "670 invoices from one card (autumn 2420)": (
+        "tests/services/test_auto_topup_claims.py::"
+        "test_a_crowd_that_claims_again_and_again_gets_exactly_what_fits_the_cap"
+    ),
+    "a header names the tenant (GHSA-2g96-86rw-qmvg)": (
+        "tests/web/test_access.py::"
+        "test_the_practice_comes_from_the_credential_and_from_nowhere_else"
+    ),
+    "leaked holds block paying users (LiteLLM 27639, 40050)": (
+        "tests/services/test_handles.py::test_a_generator_that_is_closed_releases_its_call"
+    ),
+    "holds that nobody ends (LiteLLM 27639, 40050)": (
+        "tests/domain/test_calls.py::test_expire_and_its_grace"
+    ),
+    "no hold for audio (LiteLLM 35524)": (
+        "tests/services_prices/test_request_bounds.py::test_transcriptions"
+    ),
+    "negative usage refills the quota (octopus 243)": (
+        "tests/domain/test_calls.py::test_a_wrong_cost_is_refused_before_anything_else"
+    ),
+    "a month that is reset late by the offset (LiteLLM PR 38938)": (
+        "tests/domain/test_period.py::test_the_month_is_zurichs"
+    ),
+}
+
+
+@pytest.fixture
+def paid(house: House) -> House:
+    """A purchase of ours whose payment the provider has; nobody has told of it."""
+    house.open_purchase()
+    house.gateway.put("pi_1", metadata=metadata_of())
+    return house
+
+
+# ---------------------------------------------------------------- scenarios
+
+
+def replayed(house: House) -> int:
+    """The same event under three ids, as three endpoints would send it."""
+    for _ in range(3):
+        house.tell(COMPLETED, page_of())
+    return house.credit()
+
+
+def both_events(house: House) -> int:
+    """The page's event and the payment's."""
+    house.tell(COMPLETED, page_of())
+    house.tell(SUCCEEDED, INTENT)
+    return house.credit()
+
+
+def failed_first(house: House) -> int:
+    """The first try fails inside; Stripe sends the event again."""
+    event = house.envelope(COMPLETED, page_of())
+    house.gateway.down = PaymentUnavailable("down")
+    house.post(event)
+    house.inbox.work_once()
+    house.gateway.down = None
+    house.clock.wait(3_600)
+    house.post(event)
+    house.inbox.work_once()
+    return house.credit()
+
+
+def purged(house: House) -> int:
+    """The inbox is emptied, then an old event is sent again."""
+    event = house.envelope(COMPLETED, page_of())
+    house.post(event)
+    house.inbox.work_once()
+    house.change("DELETE FROM credit_inbox")
+    house.post(event)
+    house.inbox.work_once()
+    return house.credit()
+
+
+def invoiced(house: House) -> int:
+    """An invoice of the payment tells of it as well."""
+    house.tell(COMPLETED, page_of())
+    invoice = {"id": "in_1", "object": "invoice", "payment_intent": "pi_1", "amount_paid": CHF_30,
+               "metadata": metadata_of(), "status": "paid"}  # fmt: skip
+    house.tell("invoice.paid", invoice)
+    house.tell("invoice.payment_succeeded", invoice)
+    return house.credit()
+
+
+def four_wrong_ways(house: House) -> int:
+    """Dispute, partial refund, won, refund again: eliza's chain of four issues."""
+    house.tell(COMPLETED, page_of())
+    dispute = {"id": "dp_1", "object": "dispute", "payment_intent": "pi_1"}
+    charge = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1"}
+    house.gateway.dispute("pi_1", "needs_response")
+    house.tell("charge.dispute.created", dispute)
+    house.gateway.put("pi_1", refunded_rappen=600)
+    house.tell("charge.refunded", charge)
+    house.gateway.dispute("pi_1", "won")
+    house.tell("charge.dispute.closed", dispute)
+    house.tell("charge.dispute.funds_reinstated", dispute)
+    house.gateway.put("pi_1", refunded_rappen=1_500)
+    house.tell("charge.refunded", charge)
+    return house.credit()
+
+
+# ---------------------------------------------------------------- the tests
+
+
+def test_checking_before_locking(paid: House) -> None:
+    for _ in range(20):
+        paid.post(paid.envelope(COMPLETED, page_of()))
+    others = [paid.open() for _ in range(3)]
+    workers = [paid.inbox] + [
+        Inbox(other, paid.gateway, secrets=lambda: (SECRET,), livemode_expected=True)
+        for other in others
+    ]
+    found = in_parallel(12, lambda i: workers[i % 4].work_once())
+    for other in others:
+        other.close()
+    assert not [one for one in found if isinstance(one, BaseException)]
+    assert (paid.credit(), paid.statuses(), paid.alarms()) == (TEN_USD, ["succeeded"], [])
+
+
+def test_a_replayed_webhook(paid: House) -> None:
+    assert replayed(paid) == TEN_USD
+
+
+def test_two_events_of_one_payment(paid: House) -> None:
+    assert both_events(paid) == TEN_USD
+
+
+def test_a_seen_event_whose_first_try_failed(paid: House) -> None:
+    assert failed_first(paid) == TEN_USD
+
+
+def test_find_then_insert(house: House) -> None:
+    house.gateway.put("pi_1", metadata=metadata_of(""))  # no record of ours: everything is new
+    for _ in range(12):
+        house.post(house.envelope(COMPLETED, page_of()))
+    in_parallel(6, lambda _i: house.inbox.work_once(3))
+    assert (house.credit(), len(house.rows("SELECT * FROM credit_grant"))) == (TEN_USD, 1)
+
+
+def test_success_means_that_it_is_stored(paid: House) -> None:
+    assert paid.tell(COMPLETED, page_of()) == "done:credited"
+    con = sqlite3.connect(paid.path)  # as another process would see it
+    stored = con.execute("SELECT free_nano_usd FROM credit_grant").fetchall()
+    con.close()
+    assert stored == [(TEN_USD,)]
+
+
+def test_refunds_and_disputes_are_one_equation(paid: House) -> None:
+    assert four_wrong_ways(paid) == TEN_USD // 2
+
+
+def test_spent_credit_that_goes_back_is_not_forgotten(paid: House) -> None:
+    paid.tell(COMPLETED, page_of())
+    paid.guthaben.record_usage(PRACTICE, 10 * USD, key="all of it")
+    paid.gateway.put("pi_1", refunded_rappen=CHF_30)
+    paid.tell("charge.refunded", {"id": "ch_1", "object": "charge", "payment_intent": "pi_1"})
+    assert paid.figures() == (0, 0, 10 * USD)
+
+
+def test_stripes_own_objects_go_all_the_way(paid: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {
+        **INTENT, "status": "succeeded", "amount": CHF_30, "amount_received": CHF_30,
+        "currency": "chf", "livemode": True, "created": paid.clock.at_s, "customer": "cus_1",
+        "metadata": metadata_of(), "payment_method": "pm_1",
+        "latest_charge": {"id": "ch_1", "object": "charge", "amount_refunded": 600,
+                          "disputed": False, "balance_transaction": {
+                              "id": "txn_1", "object": "balance_transaction", "amount": CHF_30,
+                              "fee": 117, "net": 2_883, "currency": "chf", "type": "charge",
+                              "source": "ch_1", "created": paid.clock.at_s}},
+    }  # fmt: skip
+    given = stripe.PaymentIntent.construct_from(raw, "sk_test_x")
+    assert not isinstance(given, dict)
+    monkeypatch.setattr(stripe.PaymentIntent, "retrieve", lambda *_args, **_options: given)
+    gateway = StripeGateway("sk_test_x")
+    inbox = Inbox(paid.guthaben, gateway, secrets=lambda: (SECRET,), livemode_expected=True)
+    body = json.dumps(paid.envelope(COMPLETED, page_of())).encode()
+    inbox.receive(body, sign(body, paid.clock.at_s))
+    assert inbox.work_once() == 1
+    assert paid.credit() == TEN_USD * 4 // 5
+    (row,) = paid.rows("SELECT fee_minor, net_minor FROM credit_payment_state")
+    assert tuple(row.values()) == (117, 2_883)
+
+
+@pytest.mark.parametrize("metadata", [
+    metadata_of(), metadata_of("", practice_id=""), metadata_of("", paid_chf="1.00"),
+], ids=["our id", "no practice", "another price"])  # fmt: skip
+def test_an_unknown_page_is_never_forgotten(house: House, metadata: dict[str, str]) -> None:
+    house.gateway.put("pi_1", metadata=metadata)
+    assert house.tell(COMPLETED, page_of("cs_unknown")).startswith("quarantined:")
+    (case,) = house.rows("SELECT * FROM credit_case WHERE status = 'open'")
+    assert (case["payment_id"], case["amount_minor"]) == ("pi_1", CHF_30)
+    assert house.alarms() == ["payment_quarantined"]
+
+
+def test_an_invoice_is_no_second_payment(paid: House) -> None:
+    assert invoiced(paid) == TEN_USD
+
+
+def test_a_purged_inbox_reopens_nothing(paid: House) -> None:
+    assert purged(paid) == TEN_USD
+
+
+def test_a_card_without_a_customer_is_not_saved(house: House) -> None:
+    about = {"id": "seti_1", "object": "setup_intent", "status": "succeeded", "customer": None,
+             "payment_method": "pm_1",
+             "metadata": {"aza_purpose": "ai_topup_setup", "practice_id": PRACTICE}}  # fmt: skip
+    assert house.tell("setup_intent.succeeded", about) == "quarantined:setup_incomplete"
+    assert house.topups.settings(PRACTICE).card_saved is False
+
+
+# ---------------------------------------------------------------- the naive code
+
+
+def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dedupe by event ids alone: nothing remembers the payment."""
+    nothing = lambda *_args, **_options: None  # noqa: E731
+    monkeypatch.setattr(topups, "find_payment", nothing)
+    monkeypatch.setattr(topups, "register_payments", nothing)
+    monkeypatch.setattr(topups, "register_alias", nothing)
+    monkeypatch.setattr(purchases, "own_record", nothing)
+    monkeypatch.setattr(applying, "own_record", nothing)
+    monkeypatch.setattr(purchases, "_named_events", lambda *_args: set())
+    monkeypatch.setattr(purchases, "_why_not", lambda *_args: "")
+    monkeypatch.setattr(applying, "topup_taken", lambda *_args: True)
+    monkeypatch.setattr(purchases, "topup_taken", lambda *_args: True)
+    real = purchases.open_purchase
+    monkeypatch.setattr(
+        purchases, "open_purchase",
+        lambda space, notice, **more: real(space, notice._replace(topup_id=""), **more),
+    )  # fmt: skip
+    monkeypatch.setattr(workspace.Workspace, "_told_before", nothing)
+
+
+def seen_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close an event as soon as it was looked at."""
+    monkeypatch.setattr(
+        inbox_rows, "try_again",
+        lambda cursor, letter, at_s, reason: inbox_rows.finish(
+            cursor, letter, "done", reason, at_s
+        ),
+    )  # fmt: skip
+
+
+def disputes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take for a dispute and never give back."""
+    real = netting.settle_net
+
+    def only_down(space: Any, facts: Any, kind: str) -> Any:
+        owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, facts.payment_id)
+        assert owner is not None
+        event = topups.load_event(space.cursor, *owner)
+        assert event is not None
+        if kind == "dispute" and event.net_minor < event.captured_minor:
+            return "done", "nothing_to_net"
+        return real(space, facts, kind)
+
+    monkeypatch.setattr(settling, "settle_net", only_down)
+    monkeypatch.setattr("guthaben.services.netting.disputes.withdrawn_minor", lambda *_a: 3_000)
+
+
+NAIVE: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[House], int], int]] = {
+    "replayed": (no_registry, replayed, TEN_USD),
+    "both events": (no_registry, both_events, TEN_USD),
+    "purged": (no_registry, purged, TEN_USD),
+    "seen is done": (seen_is_done, failed_first, TEN_USD),
+    "disputes one by one": (disputes_one_by_one, four_wrong_ways, TEN_USD // 2),
+}
+
+
+@pytest.mark.parametrize(("take_out", "scenario", "right"), NAIVE.values(), ids=NAIVE)
+def test_naive_code_fails_the_scenario(
+    paid: House,
+    monkeypatch: pytest.MonkeyPatch,
+    take_out: Callable[[pytest.MonkeyPatch], None],
+    scenario: Callable[[House], int],
+    right: int,
+) -> None:
+    with monkeypatch.context() as naive:
+        take_out(naive)
+        assert scenario(paid) != right
+    paid.charger.stop()
+    paid.guthaben.close()  # its books are wrong on purpose: nobody shall verify them
+
+
+def test_what_is_named_exists() -> None:
+    for mistake, named in ELSEWHERE.items():
+        path, _, name = named.partition("::")
+        text = (ROOT / path).read_text("utf-8")
+        nodes = ast.walk(ast.parse(text))
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        functions = [node for node in nodes if isinstance(node, kinds)]
+        assert name in {one.name for one in functions}, mistake
