@@ -61,6 +61,7 @@ def test_each_stand_of_a_dispute_is_told_once_and_without_its_id(bought: House) 
              ("closed", "won"), ("funds_reinstated", "won")]  # fmt: skip
     for kind, status in steps * 2:
         bought.clock.wait(1)
+        bought.gateway.dispute("pi_1", status)
         about = {"id": "dp_1", "object": "dispute", "payment_intent": "pi_1", "amount": CHF_30,
                  "currency": "chf", "status": status, "livemode": True}  # fmt: skip
         bought.tell(f"charge.dispute.{kind}", about)

@@ -200,7 +200,7 @@ class Inbox:
         if kind == "setup_intent.succeeded":
             return self._setup(setup_facts(source))
         if kind in _REFUNDS:
-            return self._refund(source)
+            return self._refund(kind, source)
         if kind in _DISPUTES:
             return self._dispute(dispute_facts(source))
         if kind in _WARNINGS:
@@ -249,9 +249,8 @@ class Inbox:
         )
         return DONE
 
-    def _refund(self, source: Mapping[str, Any]) -> Verdict:
-        is_charge = source.get("object") == "charge" or "amount_captured" in source
-        told = refund_facts(source) if is_charge else refund_receipt(source)
+    def _refund(self, kind: str, source: Mapping[str, Any]) -> Verdict:
+        told = refund_facts(source) if kind == "charge.refunded" else refund_receipt(source)
         if told.payment_id is None:
             return "ignored", "no_payment"  # all our payments are intents
         verdict = self.settler.settle(told.payment_id)
