@@ -18,16 +18,6 @@ from zoneinfo import ZoneInfo
 
 from guthaben.errors import ConfigError
 
-__all__ = [
-    "Settings", "settings", "auto_topup_enabled", "topup_allow_live", "topup_dry_run",
-    "topup_wait_s", "stripe_secret_key", "stripe_webhook_secrets", "stripe_success_url",
-    "stripe_cancel_url", "stripe_api_base", "livemode_expected", "api_token", "admin_token",
-    "monthly_budgets_usd", "topup_limits_rappen", "checkout_open_s", "checkout_methods",
-    "default_language", "trust_practice_header", "database_url", "time_zone", "host", "port",
-    "public_url", "variable", "log_level", "MailSettings", "mail", "webhooks_allow_private",
-    "impose", "check_live_ready",
-]  # fmt: skip
-
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"0", "false", "no", "off"})
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -242,21 +232,12 @@ def livemode_expected() -> bool | None:
 
 def stripe_account_id() -> str | None:
     """Our own account at Stripe, `acct_...`; None takes events that name no account only."""
-    found = _text("GUTHABEN_STRIPE_ACCOUNT")
-    if found and not re.fullmatch(r"acct_[A-Za-z0-9]{1,60}", found):
-        raise ConfigError("GUTHABEN_STRIPE_ACCOUNT must be an account's id such as acct_1A2b3C.")
-    return found or None
+    return _shaped("GUTHABEN_STRIPE_ACCOUNT", r"acct_[A-Za-z0-9]{1,60}") or None
 
 
 def installation() -> str:
-    """The name of this installation where several share one Stripe account; default none.
-
-    It travels in the metadata of purchases; those of another name are left to the other.
-    """
-    found = _text("GUTHABEN_INSTALLATION")
-    if found and not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", found):
-        raise ConfigError("GUTHABEN_INSTALLATION must be 1 to 40 letters, digits, _, . or -.")
-    return found
+    """The name of this installation where several share one Stripe account; default none."""
+    return _shaped("GUTHABEN_INSTALLATION", r"[A-Za-z0-9_.-]{1,40}")
 
 
 # ---------------------------------------------------------------- the server
@@ -402,6 +383,12 @@ def check_live_ready() -> None:
 
 def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
+
+
+def _shaped(name: str, shape: str) -> str:
+    if (found := _text(name)) and not re.fullmatch(shape, found):
+        raise ConfigError(f"{name} must look like {shape}.")
+    return found
 
 
 def _switched_on(name: str) -> bool:

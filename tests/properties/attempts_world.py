@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,6 @@ from guthaben.payments.gateway import (
     NotSent,
     PaymentFacts,
     Processing,
-    RefundReceipt,
     SetupFacts,
     SetupOrder,
     SubscriptionOrder,
@@ -297,10 +296,12 @@ class World:
     def create_subscription_checkout(self, order: SubscriptionOrder) -> HostedPage:
         raise NotImplementedError
 
-    def payments_between(
-        self, created_from_s: int, created_before_s: int
-    ) -> Iterator[PaymentFacts]:
+    def nothing_listed(self, *_about: Any) -> Any:
         raise NotImplementedError
+
+    payments_between = charges_between = refunds_between = nothing_listed
+    disputes_between = events_between = balance_between = nothing_listed
+    payment_disputes = payment_refunds = retrieve_dispute = refund = nothing_listed
 
     def retrieve_checkout(self, session_id: str) -> CheckoutFacts:
         raise NotImplementedError
@@ -312,9 +313,4 @@ class World:
         raise NotImplementedError
 
     def expire_checkout(self, session_id: str) -> CheckoutFacts:
-        raise NotImplementedError
-
-    def refund(
-        self, payment_id: str, amount_rappen: int | None, idempotency_key: str
-    ) -> RefundReceipt:
         raise NotImplementedError

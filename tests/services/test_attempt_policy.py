@@ -98,7 +98,7 @@ def test_a_purchase_by_hand_ends_the_need_but_not_the_row_of_failures(house: Hou
         fail(house, poor(number))
         house.clock.wait(3 * DAY_S)
     house.open_purchase("tu_by_hand")
-    house.paid(topup_id="tu_by_hand")
+    house.paid(topup_id="tu_by_hand", payment_id="pi_by_hand")
     house.guthaben.record_usage(PRACTICE, TEN_USD, key="u")
     fail(house, poor(3))
     assert house.events()[-1]["need_no"] == house.events()[-1]["event_no"]

@@ -65,9 +65,9 @@ class PaymentFacts(Discreet):
     customer_id: str | None
     payment_method_id: str | None
     created_at_s: int | None
+    metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
     charge_id: str | None = None
     balance: BalanceEntry | None = None  # only where it came expanded
-    metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
     method_type: str | None = None
     """What paid, such as `card` or `twint`; only where the charge came expanded."""
 

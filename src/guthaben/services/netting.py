@@ -21,7 +21,7 @@ from guthaben.domain.topup import (
 from guthaben.errors import InvalidInput
 from guthaben.payments.facts import DisputeFacts, PaymentFacts, WarningFacts
 from guthaben.services import telling
-from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
+from guthaben.services.charging import PURPOSE as PURPOSE_AUTO
 from guthaben.services.checkouts import PURPOSE_TOPUP
 from guthaben.store import disputes, payment_states, settings, topups
 from guthaben.store.disputes import DisputeRow
