@@ -378,9 +378,6 @@ def check_live_ready() -> None:
         raise ConfigError(f"Not ready for a live Stripe key: {'; '.join(problems)}.")
 
 
-# ---------------------------------------------------------------- reading
-
-
 def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
 
