@@ -92,8 +92,13 @@ class Writer:
         self._closed = False
         self._con: sqlite3.Connection | None = None
         self._open()
-        self._thread = threading.Thread(target=self._run, name="guthaben-writer", daemon=True)
-        self._thread.start()
+        self._thread = self._begin_work()
+
+    def _begin_work(self) -> threading.Thread | None:
+        """Start the thread; a simulation does the work on its callers' turns instead."""
+        thread = threading.Thread(target=self._run, name="guthaben-writer", daemon=True)
+        thread.start()
+        return thread
 
     # ---- for callers
 
@@ -141,7 +146,8 @@ class Writer:
             self._closed = True
             self._queue.put(_Stop(lambda _answer: done.set()))
         done.wait()
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
 
     # ---- the thread
 

@@ -1,0 +1,1 @@
+"""The deterministic simulation of payments: real services, a virtual clock, faults from a seed."""
