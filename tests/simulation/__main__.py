@@ -1,15 +1,14 @@
-"""Run seeds: `python -m tests.simulation 0-299`, `... 17 --history`, `... 0-999 --jobs 2`."""
+"""Run seeds, or look for planted bugs. Nothing of the engine is imported before a bug is planted.
+
+    python -m tests.simulation 0-299            a range of seeds
+    python -m tests.simulation 17 --history     one seed, with its history
+    python -m tests.simulation --bug utc_month 0-99
+    python -m tests.simulation --bugs           every planted bug, and the table in the docs
+"""
+
 import sys
-from tests.simulation.run import run
-import time
-t=time.time()
-a,_,b=sys.argv[1].partition("-")
-bad=0
-for seed in range(int(a), int(b or a)+1):
-    f=run(seed)
-    if f.law:
-        bad+=1
-        print(seed, f.law, f.detail[:300], "step", f.step, "of", f.steps)
-        if "--history" in sys.argv: print(f.history)
-        if bad>=int(sys.argv[2]) if len(sys.argv)>2 and sys.argv[2].isdigit() else False: break
-print("bad", bad, "time", time.time()-t)
+
+from tests.simulation.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from tests.simulation.book import Own, bought_nano_usd, left_nano_usd
+from tests.simulation.book import Own, Terms, bought_nano_usd, left_nano_usd
 from tests.simulation.clock import month_of
 from tests.simulation.history import Violation
 from tests.simulation.ledger import Ledger
@@ -80,6 +80,8 @@ class Purchases:
         self._ended: dict[tuple[int, int], int] = {}
         """With which commit an attempt failed."""
         self._commit = 0
+        self.refused_call = False
+        """Whether the commit at hand is of a task that reserves: a refusal may be behind it."""
 
     # ---- after a commit
 
@@ -118,6 +120,8 @@ class Purchases:
         mine = [a for a in self.attempts.values() if a.own is own]
         if any(self._is_open(attempt) for attempt in mine):
             raise Violation("I-20 single flight", f"{own.id} has two attempts")
+        if not any(self._is_low(own, terms, now_s) for terms in fitting):
+            raise Violation("trigger", f"{own.id} claims, and its credit is not low")
         spent = sum(a.row.price or 0 for a in mine if a.month == month and self._counts(a))
         cap = max(terms.cap for terms in fitting)
         if spent + price > cap:
@@ -127,6 +131,21 @@ class Purchases:
             raise Violation("I-21 cooldown", f"{own.id}: {now_s - last_s} s after a success")
         self._after_refusals(own, mine, now_s)
         self.attempts[row.topup_id] = Attempt(row, own, month, now_s)
+
+    def _is_low(self, own: Own, terms: Terms, now_s: int) -> bool:
+        """Say whether the terms let a charge be made now, or a call was just refused."""
+        if self.refused_call:
+            return True
+        number = next(no for no, name in self._ledger.names.items() if name == own.id)
+        available = self._cursor.execute(
+            "SELECT COALESCE(SUM(free_nano_usd), 0) FROM credit_grant WHERE practice_no = ?"
+            " AND (kind <> 1 OR period_start_s <= ? AND ? < period_end_s)",
+            (number, now_s, now_s),
+        ).fetchone()[0]
+        if own.allowance:
+            # An allowance that nobody has touched yet counts, though it has no row.
+            return bool(available * 100 < terms.percent * own.allowance)
+        return bool(available < terms.below)
 
     def _may_charge(self, own: Own, at: int) -> None:
         """See that the practice was active, and nobody had stopped its charges."""
@@ -155,7 +174,8 @@ class Purchases:
 
     def _is_open(self, attempt: Attempt) -> bool:
         row = self.rows[attempt.row.practice_no, attempt.row.event_no]
-        return row.status in IN_FLIGHT
+        payments = self._truth.of_topup(row.topup_id)
+        return row.status in IN_FLIGHT or any(p.status == "processing" for p in payments)
 
     def _counts(self, attempt: Attempt) -> bool:
         """Say whether an attempt took money, or still may."""

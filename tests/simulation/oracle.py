@@ -35,6 +35,8 @@ class Oracle:
         world = self._world
         self.truth.update()
         self.ledger.look(world.clock.s)
+        task = world.yard.current
+        self.purchases.refused_call = task is not None and task.name.startswith("reserve")
         self.purchases.look(world.clock.s, world.commits)
 
     def sending(self, method: str, path: str, body: str, key: str) -> None:

@@ -30,7 +30,7 @@ def draw(seed: int, steps: int = STEPS) -> list[Step]:
     """Draw a plan. Each seed likes some actions more than others, and leaves some out."""
     rng = Random(f"{seed}/plan")
     weights = {name: weight * rng.choice((0, 1, 1, 2, 4)) for name, (weight, _) in ACTIONS.items()}
-    for name in ("pay", "deliver", "inbox", "job", "reserve"):
+    for name in ("pay", "deliver", "inbox", "job", "reserve", "use", "switch_on"):
         weights[name] = max(weights[name], ACTIONS[name][0])
     names = list(weights)
     chances = [weights[name] for name in names]
@@ -50,7 +50,7 @@ _MS = (0, 1, 20, 900, 4_000)
 _MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
 # How likely a step follows at once, after seconds to minutes, after hours, after days, at the end
 # of the month: a busy hour, a busy day, a month.
-_TEMPI = ((55, 25, 15, 3, 2), (45, 15, 30, 8, 2), (30, 10, 35, 22, 3))
+_TEMPI = ((55, 20, 18, 5, 2), (45, 12, 30, 11, 2), (32, 8, 33, 24, 3))
 
 
 def _pause_ms(rng: Random, tempo: tuple[int, ...]) -> int:

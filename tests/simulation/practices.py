@@ -233,7 +233,7 @@ def finish(world: World, own: Own, call: OwnCall, server: Server, rng: Random) -
 def use(world: World, rng: Random) -> None:
     """Meter a call that nobody reserved."""
     own, server = _own(world, rng), world.server(rng)
-    key, cost = _key(world, "u"), rng.choice((1, USD // 3, 3 * USD, 9 * USD, 25 * USD))
+    key, cost = _key(world, "u"), rng.choice((1, USD // 3, 3 * USD, 9 * USD, 15 * USD, 25 * USD))
 
     def work() -> Any:
         server.guthaben.record_usage(own.id, cost, key=key)
@@ -333,7 +333,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "switch_off": (2, switch_off),
     "reserve": (16, reserve),
     "end_call": (12, end_call),
-    "use": (16, use),
+    "use": (18, use),
     "gift": (1, gift),
     "freeze": (1, freeze),
     "stop_charges": (1, stop_charges),

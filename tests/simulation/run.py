@@ -10,6 +10,7 @@ from collections.abc import Collection
 from random import Random
 from typing import NamedTuple
 
+from tests.simulation import outside
 from tests.simulation.ending import quiesce
 from tests.simulation.furnish import furnish
 from tests.simulation.history import Violation
@@ -18,6 +19,8 @@ from tests.simulation.world import World
 
 _LONG_MS = 10_000
 """No task sleeps through a longer pause: a process that stands still for hours is a dead one."""
+_JOBS_AFTER_MS, _JOBS_RUN = 65_000, 0.5
+"""In half of the longer pauses the background jobs ran soon; in the others they stood still."""
 
 
 class Found(NamedTuple):
@@ -60,10 +63,15 @@ def _do(world: World, step: Step) -> None:
     rng = Random(f"{world.seed}/{step.number}")
     world.yard.rng = rng
     pause_ms = length_ms(step, world.clock.ms)
+    world.history.add(f"-- step {step.number}: {step.action}")
     if pause_ms > _LONG_MS:
         world.yard.drain()
+    if pause_ms > _JOBS_AFTER_MS and rng.random() < _JOBS_RUN:
+        world.clock.advance_ms(_JOBS_AFTER_MS)
+        pause_ms -= _JOBS_AFTER_MS
+        outside.all_jobs(world, rng)
+        world.yard.drain()
     world.clock.advance_ms(pause_ms)
-    world.history.add(f"-- step {step.number}: {step.action}")
     ACTIONS[step.action][1](world, rng)
     world.yard.run(step.turns)
     if world.yard.broken is not None:

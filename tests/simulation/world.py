@@ -61,7 +61,6 @@ class World:
         self.everybody = Own("", "", 0)
         """Stands for all practices where a stop names none."""
         self.commits = 0
-        self.closed_disputes: set[str] = set()
         self.servers: dict[str, Server] = {}
         self._connections: dict[str, Connection] = {}
         self._opening: tuple[Server, Connection] | None = None

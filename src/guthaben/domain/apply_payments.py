@@ -32,6 +32,7 @@ from guthaben.domain.topup import (
 )
 
 CLAWED_BACK = int(Account.CLAWED_BACK)
+AUTOMATIC = frozenset({AUTO_TOPUP_PURCHASE, FAILED_AUTO_TOPUP})
 
 
 def open_event(practice: Practice, command: OpenEvent) -> CreditResult:
@@ -60,16 +61,18 @@ def fulfil(
     if event.bonus_nano_usd:
         bonus = draft.add_grant(PROMOTIONAL, event.bonus_nano_usd, NEVER_S, Code.FULFIL)
         bonus_no = bonus.grant_no
-    automatic = event.event_type == FAILED_AUTO_TOPUP
+    failed_before = event.event_type == FAILED_AUTO_TOPUP
+    # The cooldown counts from here: a charge may have been in processing for days.
+    happens_now = event.status != PENDING or event.event_type in AUTOMATIC
     captured = command.captured_rappen or max(event.price_minor or 0, 0)
     done = event._replace(
         status=SUCCEEDED,
-        event_type=AUTO_TOPUP_PURCHASE if automatic else event.event_type,
+        event_type=AUTO_TOPUP_PURCHASE if failed_before else event.event_type,
         payment_id=command.payment_id or event.payment_id,
         session_id=command.session_id or event.session_id,
         captured_minor=captured,
         net_minor=captured,
-        event_at_s=now_s if event.status != PENDING or automatic else event.event_at_s,
+        event_at_s=now_s if happens_now else event.event_at_s,
         livemode=command.livemode if event.livemode is None else event.livemode,
         grant_no=grant_no,
         bonus_grant_no=bonus_no,
