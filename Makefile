@@ -18,6 +18,8 @@ SOAK        ?= 5
 SOAK_MINUTES ?= 30
 # The tests that must reach every branch of the domain by themselves.
 DOMAIN_TESTS ?= tests/domain
+# Which seeds the simulation runs: 17, 0-4999, or x5000 for so many.
+SEEDS       ?= x300
 # More arguments for the program behind a target: make mutants ARGS="--only utc_month"
 ARGS        ?=
 
@@ -28,7 +30,7 @@ PIP         := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST      := $(BIN)/python -m pytest
 
 .PHONY: help run test check lint types layers tidy format contract bench bench-http mutants \
-        coverage-domain soak browser setup clean distclean
+        coverage-domain simulate simulate-bugs soak browser setup clean distclean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -71,6 +73,12 @@ coverage-domain: $(DEV_READY) ## Show that the domain's own tests reach every br
 
 mutants: $(DEV_READY) ## Break the money code on purpose and see that a test notices
 	$(BIN)/python -m scripts.mutants $(ARGS)
+
+simulate: $(DEV_READY) ## Simulate payments with faults (SEEDS=0-4999, SEEDS=17 ARGS=--history)
+	$(BIN)/python -m tests.simulation $(SEEDS) $(ARGS)
+
+simulate-bugs: $(DEV_READY) ## Plant each bug and see how soon the simulation finds it; writes the table
+	$(BIN)/python -m tests.simulation --bugs --docs $(SEEDS) $(ARGS)
 
 bench: $(DEV_READY) ## Measure the speed beside a floor of the same run
 	$(BIN)/python -m benchmarks $(ARGS)

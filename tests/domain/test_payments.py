@@ -84,6 +84,18 @@ def test_whatever_came_before_a_succeeded_payment_gives_credit(status: str) -> N
     assert event.event_at_s == T0_S
 
 
+def test_the_pause_after_an_automatic_charge_counts_from_its_success() -> None:
+    # Found by the simulation: after a week in processing the claim is a week old, its success new.
+    desk = Desk()
+    number = opened(desk, event_type=AUTO_TOPUP_PURCHASE)
+    desk.wait(7 * 86_400_000)
+    assert desk(Fulfil(number, "pi_1")).applied
+    assert desk.events[number].event_at_s == T0_S + 7 * 86_400
+    by_hand = opened(desk)
+    assert desk(Fulfil(by_hand, "pi_2")).applied
+    assert desk.events[by_hand].event_at_s == T0_S - 50
+
+
 def test_a_closed_practice_gets_what_it_paid_for() -> None:
     desk = Desk()
     number = opened(desk)

@@ -80,14 +80,27 @@ class Purchases:
         self._ended: dict[tuple[int, int], int] = {}
         """With which commit an attempt failed."""
         self._commit = 0
+        self._disputes_seen: set[str] = set()
+        self._disputed: dict[str, int] = {}
+        """With which commit a practice's open dispute was taken note of."""
         self.refused_call = False
         """Whether the commit at hand is of a task that reserves: a refusal may be behind it."""
 
     # ---- after a commit
 
+    def _note_disputes(self) -> None:
+        """Remember with which commit the engine first knew of a dispute that is open."""
+        for (dispute_id,) in self._cursor.execute("SELECT dispute_id FROM credit_dispute"):
+            if dispute_id not in self._disputes_seen:
+                self._disputes_seen.add(dispute_id)
+                for payment in self._truth.payments.values():
+                    if dispute_id in payment.open_disputes:
+                        self._disputed[self._truth.owner_of(payment)] = self._commit
+
     def look(self, now_s: int, commit: int) -> None:
         """Check every credit event that a commit has made or changed."""
         self._commit = commit
+        self._note_disputes()
         for found in self._cursor.execute(f"SELECT {_COLUMNS} FROM credit_event"):
             row = Row(*found)
             place = (row.practice_no, row.event_no)
@@ -126,6 +139,8 @@ class Purchases:
         cap = max(terms.cap for terms in fitting)
         if spent + price > cap:
             raise Violation("I-19 cap", f"{own.id}: {spent} + {price} above {cap} in {month}")
+        if self._disputed.get(own.id, -1) > own.agreed_at:
+            raise Violation("disputed", f"{own.id} is charged again, and disputes a charge")
         last_s = max((a.succeeded_at_s for a in mine), default=0)
         if last_s and now_s - last_s < _COOLDOWN_S:
             raise Violation("I-21 cooldown", f"{own.id}: {now_s - last_s} s after a success")
@@ -234,6 +249,8 @@ class Purchases:
         topup_id = told.get("metadata[topup_id]", "")
         if path == "/v1/checkout/sessions" and told.get("mode") == "payment":
             self._recorded(topup_id, told.get("line_items[0][price_data][unit_amount]", ""))
+        if path == "/v1/refunds":
+            self._refund_recorded(key, told.get("amount", ""))
         if path == "/v1/payment_intents":
             row = self._recorded(topup_id, told.get("amount", ""))
             if not key or row.key != key:
@@ -243,8 +260,19 @@ class Purchases:
                 raise Violation("I-18 stale key", f"sent again after {now_s - first_s} s")
             self._agreed(row, told, at)
 
+    def _refund_recorded(self, key: str, amount: str) -> None:
+        found = self._cursor.execute(
+            "SELECT amount_minor FROM credit_refund WHERE idempotency_key = ?", (key,)
+        ).fetchone()
+        if found is None or str(found[0]) != amount:
+            raise Violation("I-17 intent before effect", f"refund of {amount}: {found}")
+
     def charged_once(self) -> None:
-        """See that no purchase took money twice."""
+        """See that no purchase took money twice, and no request gave it back twice."""
+        for payment in self._truth.payments.values():
+            asked = [wish for wish in payment.asked_by.values() if wish]
+            if len(set(asked)) != len(asked):
+                raise Violation("refunded once", f"{payment.id}: {payment.asked_by}")
         seen: set[str] = set()
         for payment in self._truth.paid():
             if payment.foreign:

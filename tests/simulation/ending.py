@@ -40,7 +40,15 @@ def quiesce(world: World) -> None:
         if number == len(_PAUSES_S) - 3:  # so that nothing new begins shortly before the end
             practices.order_stop(world, world.everybody, world.server(rng), stop=True)
         _round(world, world.server(rng), rng)
+        if number == len(_PAUSES_S) - 2:
+            _reconcile(world, world.server(rng))
     Judge(world).judge(world.server(rng))
+
+
+def _reconcile(world: World, server: Server) -> None:
+    """Compare everything since the beginning with Stripe: what was lost on the way is found."""
+    server.spawn("reconcile", lambda: server.reconcile(world.began_at_s - 1).found)
+    world.yard.drain()
 
 
 def _round(world: World, server: Server, rng: Random) -> None:
@@ -89,6 +97,11 @@ class Judge:
         for row in self._purchases.rows.values():
             if row.status in IN_FLIGHT and row.key:
                 raise Violation("I-27 liveness", f"an attempt waits for ever: {row}")
+        waiting = self._cursor.execute(
+            "SELECT * FROM credit_refund WHERE status IN ('pending', 'unknown')"
+        ).fetchall()
+        if waiting:
+            raise Violation("I-27 liveness", f"a refund waits for ever: {waiting[0]}")
         letters = self._cursor.execute(
             "SELECT provider_event_id, event_type, status, reason FROM credit_inbox"
         ).fetchall()

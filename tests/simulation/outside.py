@@ -121,6 +121,21 @@ def dispute_ends(world: World, rng: Random) -> None:
         world.at_stripe(f"/disputes/{rng.choice(found)}/close", status=status)
 
 
+def warn(world: World, rng: Random) -> None:
+    """Let a card's issuer warn of fraud."""
+    paid = _payments(world, lambda p: p.captured > 0)
+    if paid:
+        world.at_stripe(f"/charges/{rng.choice(paid).charge_id}/fraud_warning")
+
+
+def reconcile(world: World, rng: Random) -> None:
+    """Compare the last days with Stripe, as a server does every day."""
+    server = world.server(rng)
+    since_s = max(world.began_at_s, world.clock.s - 5 * 86_400)
+    if since_s < world.clock.s - 600:
+        server.spawn("reconcile", lambda: server.reconcile(since_s).found)
+
+
 def forge(world: World, rng: Random) -> None:
     """Make a payment at Stripe whose metadata promise more than was paid, or name a paid top-up."""
     own = world.owns[rng.choice(sorted(world.owns))]
@@ -154,6 +169,10 @@ def deliver(world: World, rng: Random) -> None:
     server = world.server(rng)
     for _ in range(min(len(posts), rng.choice((1, 2, 4, 9, 30)))):
         post = posts.pop(rng.randrange(len(posts)))
+        if rng.random() < 0.04:  # somebody between us answered 200, and nobody will tell again
+            world.model.answered(post, 200)
+            world.note(f"outside: {post.type} is lost for ever")
+            continue
         for _copy in range(rng.choice((1, 1, 1, 2))):
             hand_over(world, server, post)
 
@@ -250,6 +269,8 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "refund_ends": (3, refund_ends),
     "dispute": (3, dispute),
     "dispute_ends": (3, dispute_ends),
+    "warn": (1, warn),
+    "reconcile": (2, reconcile),
     "forge": (1, forge),
     "deliver": (16, deliver),
     "forged_delivery": (1, forged_delivery),

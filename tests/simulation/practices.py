@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from guthaben.domain.commands import Release
 from guthaben.errors import GuthabenError, OutcomeUnknown, StoreUnavailable
 from guthaben.services import requests
+from guthaben.services.refunds import Wish
 from guthaben.services.topups import AutoTopupChange
 from tests.simulation.book import Own, OwnCall, Page, Possible, Terms
 from tests.simulation.server import Server
@@ -323,6 +324,18 @@ def tell_license(world: World, own: Own, server: Server) -> None:
     server.spawn("license", work, own.id)
 
 
+def refund(world: World, rng: Random) -> None:
+    """Give money back as an operator: all, or a part, sometimes more than was not spent."""
+    paid = [p for p in world.oracle.truth.paid() if not p.foreign]
+    if not paid:
+        return
+    payment, server = rng.choice(paid), world.server(rng)
+    amount = rng.choice((None, 1, payment.captured // 2, payment.captured + 1))
+    wish = Wish(amount, _key(world, "w"), "simulated", "operator", allow_debt=rng.random() < 0.6)
+    world.wishes[wish.key] = (payment.id, amount)
+    server.spawn("refund", lambda: server.inbox.refunds.refund(payment.id, wish).status)
+
+
 Action = Callable[..., None]
 ACTIONS: dict[str, tuple[int, Action]] = {
     "top_up": (7, top_up),
@@ -338,4 +351,5 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "freeze": (1, freeze),
     "stop_charges": (1, stop_charges),
     "license": (2, license_periods),
+    "operator_refund": (3, refund),
 }

@@ -17,6 +17,7 @@ from guthaben.payments.deadline import Deadline
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.reconcile import Reconciler, Report
 from guthaben.services.topup_stops import TopupStops
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
@@ -66,7 +67,7 @@ class Server:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.process = Process(name)
-        gateway = StripeGateway(API_KEY)
+        gateway = self._gateway = StripeGateway(API_KEY)
         self.charger = Charger(gateway)
         self.guthaben = Guthaben.open(
             "sqlite://",
@@ -103,6 +104,11 @@ class Server:
         if event is not None:
             self.spawn("charge", lambda: self.charger._charge(practice_id, event), practice_id)
 
+    def reconcile(self, since_s: int) -> Report:
+        """Compare with Stripe since an instant, and mend what can be mended."""
+        store = self.guthaben.core.store
+        return Reconciler(store, self._gateway, self.inbox).run(since_s, fix=True)
+
     # ---- the jobs of a server, by name
 
     def jobs(self) -> dict[str, Callable[[], Any]]:
@@ -114,6 +120,7 @@ class Server:
             "resolve": janitor.resolve_once,
             "cancel": janitor.cancel_once,
             "check": janitor.check_once,
+            "refunds": self.inbox.refunds.resolve_waiting,
         }
 
 

@@ -14,6 +14,7 @@ from guthaben.sandbox.model import Model
 
 _GONE = frozenset({"failed", "canceled"})
 _OVER = frozenset({"succeeded", "canceled"})
+_DISPUTE_OVER = frozenset({"won", "lost", "prevented", "warning_closed"})
 
 
 @dataclass
@@ -33,6 +34,9 @@ class Payment:
     succeeded_at_s: int = 0
     last_error: str = ""
     refunds: dict[str, int] = field(default_factory=dict)
+    asked_by: dict[str, str] = field(default_factory=dict)
+    """Which refund was made for which request of ours."""
+    open_disputes: set[str] = field(default_factory=set)
     withdrawals: dict[str, int] = field(default_factory=dict)
     refunded_ever: set[int] = field(default_factory=lambda: {0})
     withdrawn_ever: set[int] = field(default_factory=lambda: {0})
@@ -112,12 +116,15 @@ class Truth:
                 payment = self._payment(about["payment_intent"])
                 gone = about["status"] in _GONE
                 payment.refunds[about["id"]] = 0 if gone else about["amount"]
+                payment.asked_by[about["id"]] = about["metadata"].get("guthaben_refund", "")
                 payment.refunded_ever.add(payment.refunded)
             case "dispute":
                 payment = self._payment(about["payment_intent"])
                 kept = about["status"].startswith("warning") or about["status"] == "won"
                 payment.withdrawals[about["id"]] = 0 if kept else about["amount"]
                 payment.withdrawn_ever.add(payment.withdrawn)
+                over = about["status"] in _DISPUTE_OVER
+                (payment.open_disputes.discard if over else payment.open_disputes.add)(about["id"])
             case "charge" if about["paid"]:
                 self._payment(about["payment_intent"]).charge_id = about["id"]
             case "checkout.session":

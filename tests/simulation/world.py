@@ -60,6 +60,9 @@ class World:
         self.owns = {name: Own(name, f"lic_{name}", usd * USD) for name, usd in _PRACTICES}
         self.everybody = Own("", "", 0)
         """Stands for all practices where a stop names none."""
+        self.wishes: dict[str, tuple[str, int | None]] = {}
+        """Refunds that an operator asked for: the payment and the amount, by key."""
+        self.began_at_s = self.clock.s
         self.commits = 0
         self.servers: dict[str, Server] = {}
         self._connections: dict[str, Connection] = {}
