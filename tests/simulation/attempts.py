@@ -294,8 +294,8 @@ class Purchases:
 
     def _agreed(self, row: Row, told: dict[str, str], at: int) -> None:
         own = self._own(row.practice_no)
-        if not any(terms.covers(row.price or 0) or terms.enabled and (row.price or 0) <= terms.amount
-                   for terms in own.terms.at(at)):  # fmt: skip
+        price = row.price or 0
+        if not any(t.covers(price) or (t.enabled and price <= t.amount) for t in own.terms.at(at)):
             raise Violation("I-22 consent", f"{own.id} is charged {row.price}: {own.terms.at(at)}")
         self._may_charge(own, at)
         customer_id = told.get("customer", "")

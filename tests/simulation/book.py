@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class OwnCall:
 
     key: str
     amount: int
-    on_expiry: str
+    on_expiry: Literal["release", "charge"]
     id: str = ""
     """Its public id, once it has heard it."""
     cost: int | None = None

@@ -39,8 +39,13 @@ class _Cursor(sqlite3.Cursor):
 class Connection(sqlite3.Connection):
     """A process's connection; `before` and `after` hear of every BEGIN and COMMIT."""
 
-    before: Callable[[str], Mishap] = staticmethod(lambda _sql: "")
-    after: Callable[[str], None] = staticmethod(lambda _sql: None)
+    before: Callable[[str], Mishap]
+    after: Callable[[str], None]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before = lambda _sql: ""
+        self.after = lambda _sql: None
 
     def cursor(self, *args: Any, **options: Any) -> Any:
         return super().cursor(_Cursor)

@@ -69,7 +69,9 @@ def card_changes(world: World, rng: Random) -> None:
     """Let a saved card do something else from now on."""
     cards = sorted(world.oracle.truth.cards)
     if cards:
-        world.at_stripe(f"/payment_methods/{rng.choice(cards)}/outcome", outcome=rng.choice(_OUTCOMES))
+        world.at_stripe(
+            f"/payment_methods/{rng.choice(cards)}/outcome", outcome=rng.choice(_OUTCOMES)
+        )
 
 
 def processing_ends(world: World, rng: Random) -> None:
@@ -169,7 +171,7 @@ def deliver(world: World, rng: Random) -> None:
     server = world.server(rng)
     for _ in range(min(len(posts), rng.choice((1, 2, 4, 9, 30)))):
         post = posts.pop(rng.randrange(len(posts)))
-        if rng.random() < 0.04:  # somebody between us answered 200, and nobody will tell again
+        if rng.randrange(1000) < world.odds.loss:  # somebody between us answered 200, and nobody will tell again
             world.model.answered(post, 200)
             world.note(f"outside: {post.type} is lost for ever")
             continue
@@ -280,4 +282,3 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "kill": (2, kill),
     "passes": (4, passes),
 }
-

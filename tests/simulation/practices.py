@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from guthaben.services.refunds import Wish
 
 from guthaben.domain.commands import Release
 from guthaben.errors import GuthabenError, OutcomeUnknown, StoreUnavailable
 from guthaben.services import requests
-from guthaben.services.refunds import Wish
 from guthaben.services.topups import AutoTopupChange
 from tests.simulation.book import Own, OwnCall, Page, Possible, Terms
 from tests.simulation.server import Server
@@ -180,7 +181,8 @@ def reserve(world: World, rng: Random) -> None:
     """Reserve credit for a call, now and then far too much."""
     own = _own(world, rng)
     amount = rng.choice((USD // 7, USD, 4 * USD, 9 * USD + 1))
-    call = OwnCall(_key(world, "r"), amount, rng.choice(("release", "release", "charge")))
+    ends: list[Literal["release", "charge"]] = ["release", "release", "charge"]
+    call = OwnCall(_key(world, "r"), amount, rng.choice(ends))
     own.calls.append(call)
     _reserve(world, own, call, world.server(rng))
 
@@ -190,7 +192,7 @@ def _reserve(world: World, own: Own, call: OwnCall, server: Server) -> None:
         try:
             handle = server.guthaben.reserve(
                 own.id, call.amount, key=call.key, ttl_s=900, on_expiry=call.on_expiry
-            )  # type: ignore[call-overload]
+            )
         except (OutcomeUnknown, StoreUnavailable):
             raise
         except GuthabenError:

@@ -54,9 +54,7 @@ def run(seed: int, leaving_out: Collection[int] = ()) -> Found:
             law, detail = "unexpected error", repr(error)
         if law:
             world.note(f"BROKEN {law}: {detail}")
-    return Found(
-        seed, law, detail, at, len(plan), world.history.digest(), world.history.text()
-    )
+    return Found(seed, law, detail, at, len(plan), world.history.digest(), world.history.text())
 
 
 def _do(world: World, step: Step) -> None:

@@ -11,14 +11,15 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from guthaben.services.reconcile import Reconciler, Report
+from guthaben.services.topup_stops import TopupStops
+
 from guthaben.domain.commands import Outcome
 from guthaben.errors import GuthabenError, StoreUnavailable
 from guthaben.payments.deadline import Deadline
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
 from guthaben.services.guthaben import Guthaben
-from guthaben.services.reconcile import Reconciler, Report
-from guthaben.services.topup_stops import TopupStops
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store import store, writer

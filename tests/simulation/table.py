@@ -1,4 +1,4 @@
-"""The table of planted bugs in docs/reliability.md, written from what a run of all of them found."""
+"""The table of planted bugs in docs/reliability.md, written from what was found."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ START, END = "<!-- planted bugs: start -->\n", "<!-- planted bugs: end -->"
 def drawn(hunts: Sequence[Hunt]) -> str:
     """Draw one line per bug: what it is, after how many seeds it was found, and by which law."""
     bugs = planted.load()
-    lines = ["| planted bug | what it is | found by seed no. | law that it breaks |", "|---|---|---|---|"]
+    lines = [
+        "| planted bug | what it is | found by seed no. | law that it breaks |",
+        "|---|---|---|---|",
+    ]
     for one in sorted(hunts, key=lambda hunt: (hunt.seeds or 1 << 30, hunt.bug)):
         seeds = str(one.seeds) if one.seeds else "not found"
         lines.append(f"| `{one.bug}` | {bugs[one.bug].why} | {seeds} | {one.law} |")
     found = [one.seeds for one in hunts if one.seeds]
-    lines += ["", f"{len(found)} of {len(hunts)} found; half of them by {_median(found)} seeds,"
-              f" the last by {max(found, default=0)}."]  # fmt: skip
+    lines += ["", f"{len(found)} of {len(hunts)} found; {_halves(found)}."]
     return "\n".join(lines) + "\n"
 
 
-def _median(found: Sequence[int]) -> int:
-    return sorted(found)[len(found) // 2] if found else 0
+def _halves(found: Sequence[int]) -> str:
+    middle = sorted(found)[len(found) // 2] if found else 0
+    return f"half of them by seed no. {middle}, the last by {max(found, default=0)}"
 
 
 def page_with(table: str, page: str) -> str:

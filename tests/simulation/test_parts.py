@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sqlite3
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -58,7 +59,7 @@ def test_a_process_dies_as_a_whole_and_the_others_live() -> None:
                 yard.kill(doomed, "a test")
 
     for name, process in (("kills", doomed), ("dies", doomed), ("lives", safe)):
-        yard.spawn(name, process, lambda name=name: work(name))
+        yard.spawn(name, process, partial(work, name))
     yard.drain()
     assert told.count("kills") == 2
     assert told.count("dies") < 4

@@ -63,7 +63,7 @@ class Payment:
 
     @property
     def may_take(self) -> bool:
-        """Whether money was taken, or may still be: a refused payment too, until it is cancelled."""
+        """Whether money was taken, or may still be: also after a refusal, until it is cancelled."""
         return self.captured > 0 or self.status not in _OVER
 
 

@@ -46,7 +46,13 @@ class Wire(stripe.HTTPClient):
         self._world = world
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        post_data: Any = None,
+        *,
+        _usage: list[str] | None = None,
     ) -> tuple[str, int, Mapping[str, str]]:
         """Carry one request and its answer; raises what a network raises, or `TimeoutError`."""
         parts = urlsplit(url)

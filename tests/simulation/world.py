@@ -40,6 +40,8 @@ class Odds:
 
     wire: int
     disk: int
+    loss: int
+    """Deliveries that nobody will ever repeat."""
 
 
 class World:
@@ -54,7 +56,7 @@ class World:
         self.yard.on_death = self.bury
         self.yard.odds.park = rng.choice((0, 100, 250, 500))
         self.yard.odds.crash = rng.choice((0, 0, 4, 15))
-        self.odds = Odds(wire=rng.choice((0, 100, 250, 500)), disk=rng.choice((0, 0, 10, 40)))
+        self.odds = Odds(wire=rng.choice((0, 100, 250, 500)), disk=rng.choice((0, 0, 10, 40)), loss=rng.choice((0, 0, 60)))
         self.disk = Disk()
         self.model = Model(self.clock, seed, secret=WEBHOOK_SECRET)
         self.owns = {name: Own(name, f"lic_{name}", usd * USD) for name, usd in _PRACTICES}

@@ -142,6 +142,6 @@ class Yard:
                 raise Crash
 
     def kill(self, process: Process, where: str) -> None:
-        """Let a process die; each of its tasks ends at its next turn without doing anything more."""
+        """Let a process die; its tasks end at their next turn without doing anything more."""
         self._note(f"process {process.name} dies: {where}")
         process.alive = False
