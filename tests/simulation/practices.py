@@ -335,7 +335,7 @@ def refund(world: World, rng: Random) -> None:
     amount = rng.choice((None, 1, payment.captured // 2, payment.captured + 1))
     wish = Wish(amount, _key(world, "w"), "simulated", "operator", allow_debt=rng.random() < 0.6)
     world.wishes[wish.key] = (payment.id, amount)
-    server.spawn("refund", lambda: server.inbox.refunds.refund(payment.id, wish).status)
+    server.spawn("refund", lambda: server.refunds.refund(payment.id, wish).status)
 
 
 Action = Callable[..., None]

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from guthaben.services.reconcile import Reconciler, Report
-from guthaben.services.topup_stops import TopupStops
 
 from guthaben.domain.commands import Outcome
 from guthaben.errors import GuthabenError, StoreUnavailable
 from guthaben.payments.deadline import Deadline
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
-from guthaben.services.guthaben import Guthaben
-from guthaben.services.topups import Topups
-from guthaben.services.webhooks import Inbox
 from guthaben.store import store, writer
 from guthaben.store.writer import Job, Order, Writer
+from guthaben.web import background
+from guthaben.web.deps import Services
 from tests.simulation.disk import Connection
 from tests.simulation.yard import Process
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 WEBHOOK_SECRET = "whsec_of_the_simulation"
 API_KEY = "sk_test_simulation"
+_ELSEWHERE = frozenset({"reconcile", "outbox", "deliver"})
+"""Jobs that a run starts in a way of its own, or that speak to others than Stripe."""
 
 
 class InlineWriter(Writer):
@@ -63,29 +64,29 @@ class InlineWriter(Writer):
 
 
 class Server:
-    """One process: opened on the disk, with everything that needs a payment provider."""
+    """One process: everything that a real server opens, on the run's disk."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.process = Process(name)
-        gateway = self._gateway = StripeGateway(API_KEY)
-        self.charger = Charger(gateway)
-        self.guthaben = Guthaben.open(
+        self.services = Services.open(
             "sqlite://",
+            gateway=StripeGateway(API_KEY),
+            webhook_secrets=lambda: (WEBHOOK_SECRET,),
+            livemode=False,
+            charges_allowed=lambda: True,
             clock_ms=world.clock,
-            on_claim=self._claimed,
-            may_claim=self.charger.allowed,
         )
-        self.stops = TopupStops(self.guthaben)
-        self.charger.attach(self.guthaben.core.store)
-        self.topups = Topups(self.guthaben, gateway, livemode=False)
-        self.inbox = Inbox(
-            self.guthaben, gateway, secrets=lambda: (WEBHOOK_SECRET,), livemode_expected=False
-        )
-
-    def close(self) -> None:
-        """End without finishing anything; the disk keeps what was committed."""
-        self.guthaben.core.store._writer.close()
+        self.guthaben = self.services.guthaben
+        self.topups = self.services.payments.topups
+        self.inbox = self.services.payments.inbox
+        self.refunds = self.inbox.refunds
+        self.stops = self.services.stops
+        self._jobs = {
+            job.name: partial(job.run, _Turn(self.guthaben.core.store))
+            for job in background.jobs(self.guthaben, self.services.payments)
+            if job.name not in _ELSEWHERE
+        }
 
     def spawn(self, name: str, work: Callable[[], Any], practice_id: str = "") -> None:
         """Put work of this process into the yard; what it refuses is noted."""
@@ -100,29 +101,36 @@ class Server:
 
         self.world.yard.spawn(name, self.process, noted, practice_id=practice_id)
 
-    def _claimed(self, practice_id: str, outcome: Outcome) -> None:
-        event = outcome.event
+    def claimed(self, practice_id: str, outcome: Outcome) -> None:
+        """Charge what was claimed, in a task of its own, as the charger's threads would."""
+        event, charger = outcome.event, self.services.payments.charger
         if event is not None:
-            self.spawn("charge", lambda: self.charger._charge(practice_id, event), practice_id)
+            self.spawn("charge", lambda: charger._charge(practice_id, event), practice_id)
 
     def reconcile(self, since_s: int) -> Report:
         """Compare with Stripe since an instant, and mend what can be mended."""
+        payments = self.services.payments
         store = self.guthaben.core.store
-        return Reconciler(store, self._gateway, self.inbox).run(since_s, fix=True)
-
-    # ---- the jobs of a server, by name
+        return Reconciler(store, payments.gateway, payments.inbox).run(since_s, fix=True)
 
     def jobs(self) -> dict[str, Callable[[], Any]]:
         """Give what runs in the background of a real server."""
-        janitor = self.charger.janitor
-        return {
-            "expire": self.guthaben.expire,
-            "inbox": self.inbox.work_once,
-            "resolve": janitor.resolve_once,
-            "cancel": janitor.cancel_once,
-            "check": janitor.check_once,
-            "refunds": self.inbox.refunds.resolve_waiting,
-        }
+        return dict(self._jobs)
+
+
+class _Turn:
+    """A turn that goes on: which server leads is tested with the jobs themselves."""
+
+    fence = 0
+
+    def __init__(self, store: store.Store) -> None:
+        self.run = store.run
+
+    def may_go_on(self) -> bool:
+        return True
+
+    def guard(self, _space: Any) -> None:
+        return None
 
 
 def _shown(answer: Any) -> str:
@@ -130,15 +138,24 @@ def _shown(answer: Any) -> str:
 
 
 @contextmanager
-def seams(opening: Callable[[], tuple[Server, Connection]]) -> Iterator[None]:
-    """Put the yard where the engine would wait; `opening` tells which server opens its store."""
+def seams(
+    opening: Callable[[], tuple[Server, Connection]], serving: Callable[[Charger], Server]
+) -> Iterator[None]:
+    """Put the yard where the engine would wait.
+
+    `opening` tells which server opens its store now, `serving` whose a charger is.
+    """
 
     class Opened(InlineWriter):
         def __init__(self, *args: Any, **options: Any) -> None:
             self.server = opening()[0]
             super().__init__(*args, **options)
 
+    def claimed(charger: Charger, practice_id: str, outcome: Outcome) -> None:
+        serving(charger).claimed(practice_id, outcome)
+
     with ExitStack() as stack:
+        stack.enter_context(patch.object(Charger, "claimed", claimed))
         stack.enter_context(patch.object(store, "Writer", Opened))
         stack.enter_context(patch.object(writer, "connect", lambda _location: opening()[1]))
         stack.enter_context(patch.object(Deadline, "run", lambda _self, call: call()))

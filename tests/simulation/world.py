@@ -19,6 +19,7 @@ import stripe
 from guthaben.errors import GuthabenError
 from guthaben.sandbox.errors import ApiError
 from guthaben.sandbox.model import Model
+from guthaben.services.auto_topup import Charger
 from tests.simulation.book import Own
 from tests.simulation.chance import seeded_entropy
 from tests.simulation.clock import Clock, start_s
@@ -157,7 +158,7 @@ class World:
         """Put the seams in, and take them out again."""
         with ExitStack() as stack:
             stack.enter_context(seeded_entropy(f"{self.seed}/entropy"))
-            stack.enter_context(seams(self._being_opened))
+            stack.enter_context(seams(self._being_opened, self._serving))
             stack.enter_context(patch.object(stripe, "default_http_client", Wire(self)))
             stack.enter_context(_listening(self))
             try:
@@ -171,6 +172,10 @@ class World:
                 self.bury()
                 self.disk.close()
                 self.model.close()
+
+    def _serving(self, charger: Charger) -> Server:
+        running = self.servers.values()
+        return next(one for one in running if one.services.payments.charger is charger)
 
     def _being_opened(self) -> tuple[Server, Connection]:
         assert self._opening is not None
