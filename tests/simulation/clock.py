@@ -30,6 +30,7 @@ class Clock:
 
     def __init__(self, at_s: int) -> None:
         self.ms = at_s * 1000
+        self._shown = (0, "")
 
     def __call__(self) -> int:
         return self.ms
@@ -46,8 +47,11 @@ class Clock:
 
     def shown(self) -> str:
         """Write the instant as Zurich's clocks show it."""
-        local = datetime.fromtimestamp(self.ms / 1000, ZURICH)
-        return local.strftime("%Y-%m-%d %H:%M:%S.") + f"{self.ms % 1000:03d}" + local.strftime("%z")
+        if self._shown[0] != self.ms:
+            local = datetime.fromtimestamp(self.s, ZURICH)
+            text = f"{local:%Y-%m-%d %H:%M:%S}.{self.ms % 1000:03d}{local:%z}"
+            self._shown = (self.ms, text)
+        return self._shown[1]
 
 
 def start_s(rng: Random) -> int:

@@ -270,8 +270,11 @@ def gift(world: World, rng: Random) -> None:
 
 def freeze(world: World, rng: Random) -> None:
     """Freeze a practice, or let it go on."""
-    own, server = _own(world, rng), world.server(rng)
-    active = rng.random() < 0.6
+    order_freeze(world, _own(world, rng), world.server(rng), active=rng.random() < 0.6)
+
+
+def order_freeze(world: World, own: Own, server: Server, *, active: bool) -> None:
+    """Tell a server to freeze a practice, or to let it go on."""
 
     def ask() -> Any:
         server.guthaben.set_policy(own.id, status="active" if active else "frozen")
@@ -296,6 +299,21 @@ def order_stop(world: World, own: Own, server: Server, *, stop: bool) -> None:
         return server.stops.resume(whom, actor="operator")
 
     _settle(world, own, own.stopped, stop, server, "stop" if stop else "resume", ask)
+
+
+def meddle(world: World, rng: Random) -> None:
+    """Switch off, stop or freeze a practice while its charge is under way."""
+    charges = [task for task in world.yard.tasks if task.name.startswith("charge")]
+    if charges:
+        own, server = world.owns[rng.choice(charges).practice_id], world.server(rng)
+        match rng.randrange(3):
+            case 0:
+                wish = own.terms.last._replace(enabled=False)
+                _change(world, own, server, wish, agrees=False)
+            case 1:
+                order_stop(world, own, server, stop=True)
+            case _:
+                order_freeze(world, own, server, active=False)
 
 
 def license_periods(world: World, rng: Random) -> None:
@@ -352,6 +370,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "gift": (1, gift),
     "freeze": (1, freeze),
     "stop_charges": (1, stop_charges),
+    "meddle": (6, meddle),
     "license": (2, license_periods),
     "operator_refund": (3, refund),
 }

@@ -21,7 +21,6 @@ from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
 from guthaben.store import store, writer
 from guthaben.store.writer import Job, Order, Writer
-from guthaben.web import background
 from guthaben.web.deps import Services
 from tests.simulation.disk import Connection
 from tests.simulation.yard import Process
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 WEBHOOK_SECRET = "whsec_of_the_simulation"
 API_KEY = "sk_test_simulation"
-_ELSEWHERE = frozenset({"reconcile", "outbox", "deliver"})
+_ELSEWHERE = frozenset({"reconcile", "outbox"})
 """Jobs that a run starts in a way of its own, or that speak to others than Stripe."""
 
 
@@ -82,11 +81,9 @@ class Server:
         self.inbox = self.services.payments.inbox
         self.refunds = self.inbox.refunds
         self.stops = self.services.stops
-        self._jobs = {
-            job.name: partial(job.run, _Turn(self.guthaben.core.store))
-            for job in background.jobs(self.guthaben, self.services.payments)
-            if job.name not in _ELSEWHERE
-        }
+        turn: Any = _Turn(self.guthaben.core.store)
+        jobs = [desk.job for desk in self.services.runner._desks.values()]
+        self._jobs = {job.name: partial(job.run, turn) for job in jobs if job.name not in _ELSEWHERE}
 
     def spawn(self, name: str, work: Callable[[], Any], practice_id: str = "") -> None:
         """Put work of this process into the yard; what it refuses is noted."""

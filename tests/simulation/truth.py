@@ -73,6 +73,7 @@ class Truth:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._read = 0
+        self._changes = -1
         self.payments: dict[str, Payment] = {}
         self.sessions: dict[str, dict[str, Any]] = {}
         self.opened_by: dict[str, str] = {}
@@ -91,6 +92,10 @@ class Truth:
 
     def update(self) -> list[dict[str, Any]]:
         """Read what is new; give the new events."""
+        changes = self._model._state._con.total_changes
+        if changes == self._changes:
+            return []
+        self._changes = changes
         found = self._model._state.select(
             "event", above=self._read, limit=100_000, oldest_first=True
         )
