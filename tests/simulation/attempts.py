@@ -80,6 +80,8 @@ class Purchases:
         self._ended: dict[tuple[int, int], int] = {}
         """With which commit an attempt failed."""
         self._commit = 0
+        self._read_at: dict[str, set[tuple[int, int]]] = {}
+        """Which refunds and disputes the booked state of a payment may have known of."""
         self._disputes_seen: set[str] = set()
         self._disputed: dict[str, int] = {}
         """With which commit a practice's open dispute was taken note of."""
@@ -228,15 +230,22 @@ class Purchases:
             raise Violation("I-6 whose money", f"paid by {owner}, credited to {own.id}")
 
     def _netted(self, row: Row) -> None:
-        """What is booked of a payment is what it was worth at some time, never anything else."""
+        """What is booked is what was left at some time, and never an older time than before."""
         payment = self._truth.payments[row.payment_id]
+        before = self._read_at.get(row.payment_id, {(0, 0)})
         possible = {
-            row.amount - left_nano_usd(row.amount, row.captured - back - taken, row.captured)
-            for back in payment.refunded_ever
-            for taken in payment.withdrawn_ever
+            (i, j)
+            for i, back in enumerate(payment.refunded_ever)
+            for j, taken in enumerate(payment.withdrawn_ever)
+            if row.clawed
+            == row.amount - left_nano_usd(row.amount, row.captured - back - taken, row.captured)
+            and any(i >= was_i and j >= was_j for was_i, was_j in before)
         }
-        if row.clawed not in possible:
-            raise Violation("I-13 netting", f"{row.payment_id}: {row.clawed} of {possible}")
+        if not possible:
+            told = f"{row.clawed} after {payment.refunded_ever} and {payment.withdrawn_ever}"
+            raise Violation("I-13 netting", f"{row.payment_id}: {told}")
+        if possible != before:
+            self._read_at[row.payment_id] = possible
 
     # ---- before a request is carried out
 

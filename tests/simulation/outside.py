@@ -91,6 +91,10 @@ def refund(world: World, rng: Random) -> None:
     paid = _payments(world, lambda p: p.captured > 0)
     if paid:
         payment = rng.choice(paid)
+        read = world.oracle.truth.payments.get(world.last_read, payment)
+        attempts = world.oracle.purchases.attempts
+        charged = [p for p in paid if p.topup_id in attempts]
+        payment = rng.choice((payment, read, rng.choice(charged or [payment])))
         part = rng.choice((None, 1, 333, payment.captured // 2, payment.captured // 3 + 1))
         told = {} if part is None else {"amount": part}
         world.at_stripe(f"/charges/{payment.charge_id}/refund", **told)

@@ -88,7 +88,7 @@ def switch_on(world: World, rng: Random, own: Own | None = None) -> None:
     if own is None and saved and rng.random() < 0.9:
         own = world.owns[rng.choice(saved)]
     amount = rng.choice(_AMOUNTS)
-    cap = amount * rng.choice((1, 2, 3, 5)) + rng.choice((0, 1, 999))
+    cap = amount * rng.choice((1, 1, 2, 3)) + rng.choice((0, 1, 999))
     percent, below = rng.choice((5, 20, 100)), rng.choice((0, USD, 5 * USD, 5 * USD))
     largest = rng.choice((0, 0, amount, cap))
     wish = Terms(True, amount, cap, percent, below, largest)
@@ -302,10 +302,12 @@ def order_stop(world: World, own: Own, server: Server, *, stop: bool) -> None:
 
 
 def meddle(world: World, rng: Random) -> None:
-    """Switch off, stop or freeze a practice while its charge is under way."""
+    """Switch off, stop or freeze a practice while its charge is under way, and is slow."""
     charges = [task for task in world.yard.tasks if task.name.startswith("charge")]
     if charges:
-        own, server = world.owns[rng.choice(charges).practice_id], world.server(rng)
+        charge = rng.choice(charges)
+        charge.asleep = True
+        own, server = world.owns[charge.practice_id], world.server(rng)
         match rng.randrange(3):
             case 0:
                 wish = own.terms.last._replace(enabled=False)
@@ -370,7 +372,6 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "gift": (1, gift),
     "freeze": (1, freeze),
     "stop_charges": (1, stop_charges),
-    "meddle": (6, meddle),
     "license": (2, license_periods),
     "operator_refund": (3, refund),
 }

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from random import Random
 from typing import NamedTuple
 
-from tests.simulation import outside
+from tests.simulation import outside, practices
 from tests.simulation.ending import quiesce
 from tests.simulation.furnish import furnish
 from tests.simulation.history import Violation
@@ -21,6 +21,8 @@ _LONG_MS = 10_000
 """No task sleeps through a longer pause: a process that stands still for hours is a dead one."""
 _JOBS_AFTER_MS, _JOBS_RUN = 65_000, 0.5
 """In half of the longer pauses the background jobs ran soon; in the others they stood still."""
+_MEDDLES = 0.5
+"""How often somebody changes something about a practice whose charge is under way."""
 
 
 class Found(NamedTuple):
@@ -70,6 +72,9 @@ def _do(world: World, step: Step) -> None:
         outside.all_jobs(world, rng)
         world.yard.drain()
     world.clock.advance_ms(pause_ms)
+    world.yard.wake(40)
+    if rng.random() < _MEDDLES:
+        practices.meddle(world, rng)
     ACTIONS[step.action][1](world, rng)
     world.yard.run(step.turns)
     if world.yard.broken is not None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WEBHOOK_SECRET = "whsec_of_the_simulation"
 API_KEY = "sk_test_simulation"
+_SLOW_CHARGES = 0.4
+"""How many of the claimed charges wait for a later step, as behind others in a queue."""
 _ELSEWHERE = frozenset({"reconcile", "outbox"})
 """Jobs that a run starts in a way of its own, or that speak to others than Stripe."""
 
@@ -103,6 +105,8 @@ class Server:
         event, charger = outcome.event, self.services.payments.charger
         if event is not None:
             self.spawn("charge", lambda: charger._charge(practice_id, event), practice_id)
+            yard = self.world.yard
+            yard.tasks[-1].asleep = not yard.calm and yard.rng.random() < _SLOW_CHARGES
 
     def reconcile(self, since_s: int) -> Report:
         """Compare with Stripe since an instant, and mend what can be mended."""

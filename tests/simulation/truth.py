@@ -38,8 +38,9 @@ class Payment:
     """Which refund was made for which request of ours."""
     open_disputes: set[str] = field(default_factory=set)
     withdrawals: dict[str, int] = field(default_factory=dict)
-    refunded_ever: set[int] = field(default_factory=lambda: {0})
-    withdrawn_ever: set[int] = field(default_factory=lambda: {0})
+    refunded_ever: list[int] = field(default_factory=lambda: [0])
+    """What refunds had given back, as one change followed the other."""
+    withdrawn_ever: list[int] = field(default_factory=lambda: [0])
 
     @property
     def refunded(self) -> int:
@@ -122,12 +123,12 @@ class Truth:
                 gone = about["status"] in _GONE
                 payment.refunds[about["id"]] = 0 if gone else about["amount"]
                 payment.asked_by[about["id"]] = about["metadata"].get("guthaben_refund", "")
-                payment.refunded_ever.add(payment.refunded)
+                payment.refunded_ever.append(payment.refunded)
             case "dispute":
                 payment = self._payment(about["payment_intent"])
                 kept = about["status"].startswith("warning") or about["status"] == "won"
                 payment.withdrawals[about["id"]] = 0 if kept else about["amount"]
-                payment.withdrawn_ever.add(payment.withdrawn)
+                payment.withdrawn_ever.append(payment.withdrawn)
                 over = about["status"] in _DISPUTE_OVER
                 (payment.open_disputes.discard if over else payment.open_disputes.add)(about["id"])
             case "charge" if about["paid"]:

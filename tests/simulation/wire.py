@@ -65,7 +65,10 @@ class Wire(stripe.HTTPClient):
     ) -> tuple[str, int, Mapping[str, str]]:
         world, began_ms = self._world, self._world.clock.ms
         world.yard.point(f"before {method} {path}")
-        fault = self._choose(3 if path == "/v1/payment_intents" and method == "POST" else 1)
+        if method == "GET" and path.startswith("/v1/payment_intents/"):
+            world.last_read = path.rpartition("/")[2]
+        charges = method == "POST" and path.startswith("/v1/payment_intents")
+        fault = self._choose(3 if charges else 1)
         if fault not in {"drop_before", "rate_limit", "unauthorized", "error_500"}:
             key = headers.get("idempotency-key", "")
             world.oracle.sending(method, path, body.decode(), key)

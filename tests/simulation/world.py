@@ -56,6 +56,8 @@ class World:
         self.yard = Yard(self.note)
         self.yard.on_death = self.bury
         self.yard.odds.park = rng.choice((0, 100, 250, 500))
+        self.yard.odds.sleep = rng.choice((0, 100, 300))
+        self.yard.odds.by_pace = rng.choice((0, 70, 90))
         self.yard.odds.crash = rng.choice((0, 0, 4, 15))
         self.odds = Odds(wire=rng.choice((0, 100, 250, 500)), disk=rng.choice((0, 0, 10, 40)), loss=rng.choice((0, 0, 60)))
         self.disk = Disk()
@@ -65,6 +67,8 @@ class World:
         """Stands for all practices where a stop names none."""
         self.wishes: dict[str, tuple[str, int | None]] = {}
         """Refunds that an operator asked for: the payment and the amount, by key."""
+        self.last_read = ""
+        """The payment that the engine has read last, and perhaps not booked yet."""
         self.began_at_s = self.clock.s
         self.commits = 0
         self.servers: dict[str, Server] = {}

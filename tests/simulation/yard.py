@@ -35,6 +35,10 @@ class Task:
     name: str
     process: Process
     practice_id: str = ""
+    pace: float = 0
+    """Drawn when it is spawned: a slow task is overtaken by everybody, again and again."""
+    asleep: bool = False
+    """It waits for a later step: a slow network, a busy machine."""
     page: str = ""
     """The hosted page at Stripe that it has made."""
     last_commit: int = 0
@@ -48,6 +52,10 @@ class Odds:
 
     park: int = 250
     crash: int = 0
+    sleep: int = 300
+    """How often whoever begins or is put aside sleeps through the step."""
+    by_pace: int = 0
+    """How often, in per cent, the fastest task goes on, and not just any."""
 
 
 class Yard:
@@ -77,7 +85,7 @@ class Yard:
     ) -> Task:
         """Put work into the yard; it begins when its turn comes."""
         self._number += 1
-        task = Task(f"{name}#{self._number}", process, practice_id)
+        task = Task(f"{name}#{self._number}", process, practice_id, self.rng.random())
 
         def body() -> None:
             try:
@@ -88,20 +96,33 @@ class Yard:
             except BaseException as error:
                 self.broken = self.broken or error
 
+        task.asleep = self._falls_asleep()
         task.run = greenlet(body, self._hub)
         self.tasks.append(task)
         return task
 
     def run(self, turns: int) -> None:
-        """Give so many turns, each to a task that the seed chooses."""
-        while turns > 0 and self.tasks:
+        """Give so many turns, each to the fastest task or to one that the seed chooses."""
+        while turns > 0 and (awake := [task for task in self.tasks if not task.asleep]):
             turns -= 1
-            self._resume(self.rng.choice(self.tasks) if len(self.tasks) > 1 else self.tasks[0])
+            if self.rng.randrange(100) < self.odds.by_pace:
+                self._resume(max(awake, key=lambda task: task.pace))
+            else:
+                self._resume(self.rng.choice(awake))
+
+    def wake(self, per_cent: int = 100) -> None:
+        """Let those who sleep go on, all or some of them."""
+        for task in self.tasks:
+            task.asleep = task.asleep and self.rng.randrange(100) >= per_cent
 
     def drain(self) -> None:
         """Let every task end."""
         while self.tasks:
+            self.wake()
             self.run(1)
+
+    def _falls_asleep(self) -> bool:
+        return not self.calm and self.rng.randrange(1000) < self.odds.sleep
 
     def _resume(self, task: Task) -> None:
         self._switch_to(task)
@@ -137,6 +158,7 @@ class Yard:
             self.kill(task.process, what)
             raise Crash
         if may_park and draw < self.odds.crash + self.odds.park and len(self.tasks) > 1:
+            task.asleep = self._falls_asleep()
             self._hub.switch()
             if not task.process.alive:
                 raise Crash
