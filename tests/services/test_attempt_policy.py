@@ -105,6 +105,18 @@ def test_a_purchase_by_hand_ends_the_need_but_not_the_row_of_failures(house: Hou
     assert house.topups.settings(PRACTICE).paused_reason == "three_failures"
 
 
+def test_a_purchase_by_hand_does_not_shorten_a_cards_wait(house: House) -> None:
+    # Found by the simulation: the card was charged again a minute after its bank could not answer.
+    fail(house, TROUBLE)
+    house.open_purchase("tu_by_hand")
+    house.paid(topup_id="tu_by_hand")
+    house.guthaben.record_usage(PRACTICE, TEN_USD, key="u")
+    assert house.why_not() == WAITING
+    house.clock.wait(HOUR_S)
+    house.charge(house.claim())
+    assert house.topups.settings(PRACTICE).retry_at_s == 0
+
+
 @pytest.mark.parametrize("act", ["switch on", "new card"])
 def test_the_customers_act_forgives(house: House, act: str) -> None:
     for number in (1, 2):

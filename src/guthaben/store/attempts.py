@@ -91,12 +91,13 @@ def begin_need(cursor: sqlite3.Cursor, practice_no: int, need_no: int) -> None:
 
 
 def end_need(cursor: sqlite3.Cursor, practice_no: int, card_paid_event_no: int) -> None:
-    """Note that credit came; if the saved card paid it, earlier failures count no longer."""
+    """Note that credit came; if the saved card paid it, its failures and its wait are over."""
     cursor.execute(
-        "UPDATE credit_topup_settings SET need_no = 0, retry_at_s = 0,"
+        "UPDATE credit_topup_settings SET need_no = 0,"
+        " retry_at_s = CASE WHEN ? > 0 THEN 0 ELSE retry_at_s END,"
         " since_event_no = CASE WHEN since_event_no < ? THEN ? ELSE since_event_no END"
         " WHERE practice_no = ?",
-        (card_paid_event_no, card_paid_event_no, practice_no),
+        (card_paid_event_no, card_paid_event_no, card_paid_event_no, practice_no),
     )
 
 
