@@ -175,7 +175,9 @@ def deliver(world: World, rng: Random) -> None:
     server = world.server(rng)
     for _ in range(min(len(posts), rng.choice((1, 2, 4, 9, 30)))):
         post = posts.pop(rng.randrange(len(posts)))
-        if rng.randrange(1000) < world.odds.loss:  # somebody between us answered 200, and nobody will tell again
+        if (
+            rng.randrange(1000) < world.odds.loss
+        ):  # somebody between us answered 200, and nobody will tell again
             world.model.answered(post, 200)
             world.note(f"outside: {post.type} is lost for ever")
             continue

@@ -85,7 +85,9 @@ class Server:
         self.stops = self.services.stops
         turn: Any = _Turn(self.guthaben.core.store)
         jobs = [desk.job for desk in self.services.runner._desks.values()]
-        self._jobs = {job.name: partial(job.run, turn) for job in jobs if job.name not in _ELSEWHERE}
+        self._jobs = {
+            job.name: partial(job.run, turn) for job in jobs if job.name not in _ELSEWHERE
+        }
 
     def spawn(self, name: str, work: Callable[[], Any], practice_id: str = "") -> None:
         """Put work of this process into the yard; what it refuses is noted."""

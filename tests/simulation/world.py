@@ -59,7 +59,11 @@ class World:
         self.yard.odds.sleep = rng.choice((0, 100, 300))
         self.yard.odds.by_pace = rng.choice((0, 70, 90))
         self.yard.odds.crash = rng.choice((0, 0, 4, 15))
-        self.odds = Odds(wire=rng.choice((0, 100, 250, 500)), disk=rng.choice((0, 0, 10, 40)), loss=rng.choice((0, 0, 60)))
+        self.odds = Odds(
+            wire=rng.choice((0, 100, 250, 500)),
+            disk=rng.choice((0, 0, 10, 40)),
+            loss=rng.choice((0, 0, 60)),
+        )
         self.disk = Disk()
         self.model = Model(self.clock, seed, secret=WEBHOOK_SECRET)
         self.owns = {name: Own(name, f"lic_{name}", usd * USD) for name, usd in _PRACTICES}
