@@ -64,7 +64,7 @@ def test_a_broken_run_is_made_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     # An oracle that is too strict stands for a bug: no attempt may ever follow a success.
     monkeypatch.setattr("tests.simulation.attempts._COOLDOWN_S", 10**9)
     found = next(one for seed in range(60) if (one := run(seed)).law == "I-21 cooldown")
-    short = shrink(found, 40)
+    short = shrink(found, 12)
     assert short.law == found.law
     assert short.steps < found.steps
     assert "BROKEN I-21 cooldown" in short.history
