@@ -230,3 +230,13 @@ def test_while_a_refund_is_under_way_nothing_else_is_decided(held: House) -> Non
     assert held.inbox.refunds.resolve_waiting() == 1
     assert desk(held).show(1)[0].status == "refunded"
     assert sum(r.amount_rappen or 0 for r in held.gateway.refunds.values()) == 2_900
+
+
+def test_a_warning_about_a_payment_that_was_given_back_ends(held: House) -> None:
+    """Found by the simulation: it was put off for ever, because nobody is going to credit it."""
+    desk(held).refund(1, WHY)
+    about = {
+        "id": "issfr_1", "object": "radar.early_fraud_warning", "payment_intent": "pi_1",
+        "charge": "ch_1", "fraud_type": "misc", "actionable": False, "livemode": True,
+    }  # fmt: skip
+    assert held.tell("radar.early_fraud_warning.created", about) == "done:not_credited"

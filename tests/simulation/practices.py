@@ -10,11 +10,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Literal, TypeVar
 
-from guthaben.services.refunds import Wish
-
 from guthaben.domain.commands import Release
 from guthaben.errors import GuthabenError, OutcomeUnknown, StoreUnavailable
 from guthaben.services import requests
+from guthaben.services.refunds import Wish
 from guthaben.services.topups import AutoTopupChange
 from tests.simulation.book import Own, OwnCall, Page, Possible, Terms
 from tests.simulation.server import Server

@@ -12,13 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from guthaben.services.reconcile import Reconciler, Report
-
 from guthaben.domain.commands import Outcome
 from guthaben.errors import GuthabenError, StoreUnavailable
 from guthaben.payments.deadline import Deadline
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
+from guthaben.services.reconcile import Reconciler, Report
 from guthaben.store import store, writer
 from guthaben.store.writer import Job, Order, Writer
 from guthaben.web.deps import Services

@@ -100,8 +100,8 @@ def _dispute_news(
 def warned(space: Workspace, facts: PaymentFacts, told: WarningFacts) -> Verdict:
     """Keep a card issuer's warning of fraud, raise the alarm, pause the automatic top-up."""
     owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, facts.payment_id)
-    if owner is None:
-        return _net_later(space, facts.payment_id, ours=True)
+    if owner is None:  # it was read and settled just now: held back and given back, by a person
+        return "done", "not_credited"
     disputes.note_warning(
         space.cursor, told.warning_id, facts.payment_id, owner,
         fraud_type=(told.fraud_type or "")[:100], actionable=told.actionable is not False,
