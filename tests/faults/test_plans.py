@@ -37,14 +37,14 @@ def path(tmp_path: Path) -> Path:
 def executed(store: Store, path: Path, work: Callable[[], object]) -> list[str]:
     """Give each statement that the work made the writer and the readers execute."""
     done: list[str] = []
-    writer = store._writer
+    writer = store._writers[0]
     writer._cache.clear()  # as after another process's write: everything has to be read
-    assert writer._con is not None
-    writer._con.set_trace_callback(done.append)
-    for con in store._readers._idle:
+    assert writer._session.con is not None
+    writer._session.con.set_trace_callback(done.append)
+    for con in store._database._idle:
         con.set_trace_callback(done.append)
     work()
-    writer._con.set_trace_callback(None)
+    writer._session.con.set_trace_callback(None)
     return [s for s in done if re.match(r"(SELECT|UPDATE|INSERT|DELETE|WITH)\b", s)]
 
 
@@ -82,12 +82,12 @@ def test_the_hot_path_reads_by_index(path: Path) -> None:
         store.execute("p", GrantCredit("promo", PROMOTIONAL, 10, T0_S + 60))
         store.execute("p", Reserve("short", 10, 1000, 2))
         clock.wait(2000)
-        store._writer._cache.clear()
+        store._writers[0]._cache.clear()
         number = hold(store, "p", 10, "a")  # sweeps the short one
         for command in (Extend(number, 3000), Settle(number, 20), Settle(number, 20),
                         Release(number), Expire(number), Reserve("a", 10),
                         RecordUsage("u", 3), Reserve("much", 10**9)):  # fmt: skip
-            store._writer._cache.clear()
+            store._writers[0]._cache.clear()
             store.execute("p", command)
         store.read(lambda cursor: queries.balance(cursor, "p", None, T0_S))
         store.read(lambda cursor: queries.recent_calls(cursor, "p", 1 << 60, 50))
@@ -104,7 +104,7 @@ def test_a_longer_history_needs_no_more_statements_and_no_more_steps(path: Path)
     """The virtual machine's steps for a pair of reserve and settle, with 100 and 3000 calls."""
     store = Store(url(path), clock_ms=Clock())
     pay(store, "p", 10**9)
-    con = store._writer._con
+    con = store._writers[0]._session.con
     assert con is not None
 
     def steps(key: str) -> int:
@@ -114,7 +114,7 @@ def test_a_longer_history_needs_no_more_statements_and_no_more_steps(path: Path)
             counted[0] += 1
             return 0
 
-        store._writer._cache.clear()
+        store._writers[0]._cache.clear()
         con.set_progress_handler(count, 10)
         store.execute("p", Settle(hold(store, "p", 10, key), 5))
         con.set_progress_handler(None, 0)

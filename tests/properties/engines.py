@@ -6,9 +6,7 @@ side by side. The bare one loads and keeps states in dicts, and sweeps as docs/r
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from guthaben.domain.apply import Subject, apply
@@ -208,14 +206,11 @@ def _due_order(call: Call) -> tuple[int, int]:
 
 
 class StoreEngine:
-    """The whole store on a file: writer, cache, SQL."""
+    """The whole store on a database: writer, cache, SQL."""
 
-    def __init__(self, folder: Path, empty: Path | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.now_ms = 0
-        path = folder / "credit.db"
-        if empty is not None:
-            shutil.copyfile(empty, path)
-        self.store = Store(f"sqlite:///{path}", clock_ms=lambda: self.now_ms)
+        self.store = Store(url, clock_ms=lambda: self.now_ms)
 
     def do(self, command: Command, now_ms: int) -> Outcome:
         """Hand it to the writer."""
@@ -229,7 +224,7 @@ class StoreEngine:
 
         def queue_up(space: Workspace) -> None:
             for command in commands:
-                self.store._writer.submit(Order(PRACTICE, command, answers.append))
+                self.store._writers[0].submit(Order(PRACTICE, command, answers.append))
 
         # While the writer is busy with this job, what it queues waits, and is folded afterwards.
         self.store.run(queue_up)

@@ -8,6 +8,7 @@ accepted, or some refusal never heard, proves less than it seems, so that fails 
 from __future__ import annotations
 
 import faulthandler
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from guthaben.domain.period import Period as EnginePeriod
 from guthaben.domain.practice import Overrun, PracticeStatus
 from guthaben.domain.topup import PENDING, TOPUP_PURCHASE, CreditEvent
 from guthaben.store.store import Store
+from tests import postgres
 from tests.properties.engines import Engine, PureEngine, StoreEngine
 from tests.properties.oracle import MAX_AMOUNT, MAX_TTL_MS, Flow, Oracle, Period, Prediction
 
@@ -693,8 +695,16 @@ def test_the_store_does_what_the_rules_say(soak_factor: int, empty_database: Pat
 
         def engine() -> Engine:
             opened["n"] += 1
-            place = Path(folder) / str(opened["n"])
-            place.mkdir()
-            return StoreEngine(place, empty_database)
+            path = Path(folder) / f"{opened['n']}.db"
+            shutil.copyfile(empty_database, path)
+            return StoreEngine(f"sqlite:///{path}")
 
         assert_not_empty(explore(engine, 250 * soak_factor), least=2)
+
+
+@pytest.mark.soak
+def test_the_store_on_postgresql_does_what_the_rules_say(soak_factor: int) -> None:
+    def engine() -> Engine:
+        return StoreEngine(postgres.fresh())
+
+    assert_not_empty(explore(engine, 60 * soak_factor), least=1)

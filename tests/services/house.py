@@ -96,7 +96,7 @@ class House:
     def close(self) -> None:
         """End, and see that the journal explains everything."""
         self.charger.stop()
-        if not self.store._mine().closed:
+        if not self.store._mine()[0].closed:
             found = self.guthaben.verify()
             self.guthaben.close()
             assert found.ok, found.problems

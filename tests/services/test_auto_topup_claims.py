@@ -513,7 +513,7 @@ def test_a_listener_that_breaks_leaves_the_attempt_pending_and_the_caller_unharm
     def broken(_practice_id: str, _outcome: Outcome) -> None:
         raise RuntimeError("the listener broke")
 
-    watched.store._writer._on_claim = broken
+    watched.store._writers[0]._on_claim = broken
     assert watched.guthaben.reserve(PRACTICE, USD, key="k").settle(USD).status == "settled"
     assert watched.statuses() == ["pending"]
 

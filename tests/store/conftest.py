@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guthaben.store.store import Store
+from tests import postgres
 from tests.store.bank import Clock, url
 
 
@@ -19,8 +20,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "credit.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what says nothing of a file on PostgreSQL too."""
+    if "store" in metafunc.fixturenames:
+        only = "path" in metafunc.fixturenames or metafunc.definition.get_closest_marker("sqlite")
+        kinds = ["sqlite"] if only else ["sqlite", "postgresql"]
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
 @pytest.fixture
-def store(path: Path, clock: Clock) -> Iterator[Store]:
-    opened = Store(url(path), clock_ms=clock)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    return url(tmp_path / "credit.db") if request.param == "sqlite" else postgres.fresh()
+
+
+@pytest.fixture
+def store(database: str, clock: Clock) -> Iterator[Store]:
+    opened = Store(database, clock_ms=clock)
     yield opened
     opened.close()

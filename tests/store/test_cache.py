@@ -119,13 +119,14 @@ def test_our_own_jobs_are_seen(store: Store) -> None:
     assert store.execute("p", Reserve("b", 1)).reason == "practice_frozen"
 
 
+@pytest.mark.sqlite
 def test_what_is_kept_is_really_used(store: Store) -> None:
     """Without this the other tests of this file would prove nothing."""
     pay(store, "p", 100)
     hold(store, "p", 1, "warm")
     done: list[str] = []
-    assert store._writer._con is not None
-    store._writer._con.set_trace_callback(done.append)
+    assert store._writers[0]._session.con is not None
+    store._writers[0]._session.con.set_trace_callback(done.append)
     call_no = hold(store, "p", 1, "a")
     store.execute("p", Settle(call_no, 1))
     assert not [s for s in done if s.startswith("SELECT") and "FROM credit_practice" in s]
@@ -137,7 +138,7 @@ def test_it_stays_within_bounds(store: Store, monkeypatch: pytest.MonkeyPatch) -
     for n in range(30):
         pay(store, f"p{n}", 10)
         hold(store, f"p{n}", 3, "a")
-        kept = store._writer._cache
+        kept = store._writers[0]._cache
         assert max(len(kept.practices), len(kept.calls), len(kept.no_allowance)) <= 5
     assert all(held(store, f"p{n}") == 3 for n in range(30))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from guthaben.domain.calls import EXPIRED, ON_CHARGE, RESERVED
 from guthaben.domain.commands import GrantCredit, Release, Reserve
 from guthaben.domain.grants import PROMOTIONAL
@@ -82,11 +84,12 @@ def test_a_grant_is_expired_by_the_sweep_though_it_was_pinned_before(
     assert problems(store) == []
 
 
+@pytest.mark.sqlite
 def test_nothing_due_is_nothing_read(store: Store, clock: Clock) -> None:
     pay(store, "p", 100)
     hold(store, "p", 1, "a")
     done: list[str] = []
-    assert store._writer._con is not None
-    store._writer._con.set_trace_callback(done.append)
+    assert store._writers[0]._session.con is not None
+    store._writers[0]._session.con.set_trace_callback(done.append)
     hold(store, "p", 1, "b")
     assert not [sql for sql in done if "expires_at_ms + grace_ms" in sql]

@@ -30,7 +30,7 @@ def together(store: Store, commands: list[tuple[str, Command]]) -> list[Any]:
 
     def queue_up(_space: Workspace) -> None:
         for place, (practice_id, command) in enumerate(commands):
-            store._writer.submit(Order(practice_id, command, reply_to(place)))
+            store._writers[0].submit(Order(practice_id, command, reply_to(place)))
 
     store.run(queue_up)
     store.run(lambda space: None)
@@ -46,11 +46,12 @@ def statements(store: Store) -> list[str]:
     """Every statement that the writer's connection executes."""
     done: list[str] = []
     pay(store, "warm", 1)
-    assert store._writer._con is not None
-    store._writer._con.set_trace_callback(done.append)
+    assert store._writers[0]._session.con is not None
+    store._writers[0]._session.con.set_trace_callback(done.append)
     return done
 
 
+@pytest.mark.sqlite
 def test_commands_that_wait_share_one_commit(store: Store, statements: list[str]) -> None:
     asked: list[tuple[str, Command]] = [
         (f"p{n % 3}", GrantCredit(f"g{n}", PAID, n + 1)) for n in range(30)
@@ -61,6 +62,7 @@ def test_commands_that_wait_share_one_commit(store: Store, statements: list[str]
     assert [free(store, f"p{n}") for n in range(3)] == [145, 155, 165]
 
 
+@pytest.mark.sqlite
 def test_a_batch_has_an_end(store: Store, statements: list[str]) -> None:
     asked: list[tuple[str, Command]] = [("p", GrantCredit(f"g{n}", PAID, 1)) for n in range(600)]
     together(store, asked)
@@ -180,16 +182,16 @@ def test_what_is_queued_before_the_end_is_done(store: Store, path: Path, clock: 
         assert go_on.wait(20)
 
     answers: list[Any] = []
-    store._writer.submit(Job(busy, answers.append))
+    store._writers[0].submit(Job(busy, answers.append))
     assert going.wait(20)
-    store._writer.submit(Order("p", Reserve("a", 4), answers.append))
+    store._writers[0].submit(Order("p", Reserve("a", 4), answers.append))
     closing = threading.Thread(target=store.close)
     closing.start()
     go_on.set()
     closing.join(20)
     assert not closing.is_alive()
     assert [type(answer) for answer in answers] == [type(None), Outcome]
-    again = Store(store.location.path and f"sqlite:///{path}", clock_ms=clock)
+    again = Store(store._database.location.path and f"sqlite:///{path}", clock_ms=clock)
     assert held(again, "p") == 4
     again.close()
 
@@ -261,11 +263,12 @@ class _FaultyCursor:
 
 def fail(store: Store, at: str, *, afterwards: bool = False) -> None:
     """Let the next statement that begins so fail, before or after the database has done it."""
-    con = store._writer._con
+    con = store._writers[0]._session.con
     assert con is not None
-    store._writer._con = Faulty(con, at, afterwards=afterwards)  # type: ignore[assignment]
+    store._writers[0]._session.con = Faulty(con, at, afterwards=afterwards)  # type: ignore[assignment]
 
 
+@pytest.mark.sqlite
 def test_a_commit_that_failed_for_sure_is_unavailable(store: Store) -> None:
     pay(store, "p", 10)
     fail(store, "COMMIT")
@@ -276,6 +279,7 @@ def test_a_commit_that_failed_for_sure_is_unavailable(store: Store) -> None:
     assert problems(store) == []
 
 
+@pytest.mark.sqlite
 def test_a_commit_whose_answer_was_lost_is_unknown_and_a_repetition_tells(store: Store) -> None:
     pay(store, "p", 10)
     fail(store, "COMMIT", afterwards=True)
@@ -289,13 +293,14 @@ def test_a_commit_whose_answer_was_lost_is_unknown_and_a_repetition_tells(store:
 @pytest.mark.parametrize(
     "at", ["BEGIN", "PRAGMA", "INSERT INTO credit_call", "UPDATE credit_practice", "SELECT"]
 )
+@pytest.mark.sqlite
 def test_a_batch_that_the_database_fails_fails_all_its_callers(store: Store, at: str) -> None:
     pay(store, "p", 10)
     answers: list[Any] = []
 
     def queue_up(_space: Workspace) -> None:
         for key in ("a", "b"):
-            store._writer.submit(Order("p", Reserve(key, 1), answers.append))
+            store._writers[0].submit(Order("p", Reserve(key, 1), answers.append))
         fail(store, at)  # from the next transaction on
 
     store.run(queue_up)
@@ -306,6 +311,7 @@ def test_a_batch_that_the_database_fails_fails_all_its_callers(store: Store, at:
     assert problems(store) == []
 
 
+@pytest.mark.sqlite
 def test_states_of_a_batch_that_was_undone_are_forgotten(store: Store) -> None:
     pay(store, "p", 10)
     call_no = hold(store, "p", 4, "a")
@@ -361,7 +367,7 @@ def test_commands_and_jobs_keep_their_order(store: Store) -> None:
         seen.append(space.practice("p").held_nano_usd)
 
     def queue_up(_space: Workspace) -> None:
-        writer = store._writer
+        writer = store._writers[0]
         writer.submit(Order("p", Reserve("a", 1), lambda _answer: None))
         writer.submit(Job(look, lambda _answer: None))
         writer.submit(Order("p", Reserve("b", 2), lambda _answer: None))
@@ -378,7 +384,7 @@ def test_a_writer_that_breaks_leaves_nobody_waiting(
     def broken(batch: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(store._writer, "_batch", broken)
+    monkeypatch.setattr(store._writers[0], "_batch", broken)
     with (
         caplog.at_level(logging.CRITICAL + 1, logger="guthaben.writer"),
         pytest.raises(StoreUnavailable),

@@ -214,5 +214,5 @@ async def test_the_key_that_called_is_kept_on_the_call(web: Web) -> None:
     key_id = web.services.keys.list()[0].key_id
     import sqlite3
 
-    with sqlite3.connect(web.services.core.store.location.path) as con:
+    with sqlite3.connect(web.services.core.store.name) as con:
         assert con.execute("SELECT api_key_id FROM credit_call").fetchall() == [(key_id,)]

@@ -27,7 +27,7 @@ async def test_a_closed_store_is_alive_but_not_ready(web: Web) -> None:
 async def test_a_store_that_does_not_answer_is_not_ready(web: Web, monkeypatch) -> None:
     monkeypatch.setattr("guthaben.web.health._READY_S", 0.05)
     goes_on = threading.Event()
-    web.services.core.store._mine().submit(_blocking(goes_on))
+    web.services.core.store._mine()[0].submit(_blocking(goes_on))
     answer = await web.client(scopes=()).get("/readyz")
     goes_on.set()
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
@@ -42,7 +42,7 @@ def _blocking(goes_on: threading.Event):
 async def test_probes_of_a_store_that_hangs_use_one_thread(web: Web, monkeypatch) -> None:
     monkeypatch.setattr("guthaben.web.health._READY_S", 0.05)
     goes_on = threading.Event()
-    web.services.core.store._mine().submit(_blocking(goes_on))
+    web.services.core.store._mine()[0].submit(_blocking(goes_on))
     client = web.client(scopes=())
     before = threading.active_count()
     for _ in range(20):

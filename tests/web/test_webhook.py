@@ -31,7 +31,7 @@ async def post(web: Web, body: bytes, secret: str = SECRET, **headers: str) -> h
 
 
 def stored(web: Web) -> list[tuple[str, str]]:
-    with sqlite3.connect(web.services.core.store.location.path) as con:
+    with sqlite3.connect(web.services.core.store.name) as con:
         return con.execute("SELECT provider_event_id, status FROM credit_inbox").fetchall()
 
 

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 
 import typer
@@ -57,13 +56,13 @@ def database(url: str | None) -> str:
 def opened(url: str | None, *, create: bool = False) -> Iterator[Guthaben]:
     """Open the database for one command; a misspelt name must not make a new one."""
     from guthaben.services.guthaben import Guthaben
-    from guthaben.store.connection import locate
+    from guthaben.store.database import open_database
 
     chosen = database(url)
-    location = locate(chosen)
-    if not (create or location.in_memory or Path(location.path).exists()):
+    found = open_database(chosen)
+    if not (create or found.exists()):
         raise ConfigError(
-            f"There is no database {location.path!r}. Name another with --db, or create it with "
+            f"There is no database {found.name!r}. Name another with --db, or create it with "
             "guthaben migrate."
         )
     with Guthaben.open(chosen) as guthaben:

@@ -74,7 +74,7 @@ def demo(
 def migrate(db: Db = None, as_json: AsJson = False) -> None:
     """Create the database, or bring it up to date."""
     with opened(db, create=True) as guthaben:
-        location = guthaben.core.store.location.path
+        location = guthaben.core.store.name
     if as_json:
         say_json({"database": location, "ok": True})
     else:

@@ -15,10 +15,9 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from guthaben.errors import ConfigError, StoreUnavailable
+from guthaben.store.session import Cursor as Cursor
 
 BUSY_TIMEOUT_MS = 30_000
-Cursor = sqlite3.Cursor
-"""What questions are asked through; its rows are plain tuples."""
 _SAVEPOINT = "guthaben"
 
 

@@ -31,6 +31,15 @@ class Loaded:
         self.call_keys: dict[tuple[str, int, str], int] = {}
         self.events: dict[tuple[str, int], CreditEvent] = {}
         self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
+        self.absent_keys: set[tuple[str, int, str]] = set()
+        self._complete_since_s: dict[str, int] = {}
+
+    def put(self, practice: Practice, *, complete_since_s: int) -> None:
+        """Take a practice read with every allowance whose period ends later, or may move."""
+        self.practices[practice.practice_id] = practice
+        self.stored_practices[practice.practice_id] = practice
+        self.stored_grants[practice.practice_id] = dict(practice.grants)
+        self._complete_since_s[practice.practice_id] = complete_since_s
 
     def practice(self, practice_id: str) -> Practice:
         """Give the practice as it is now in this transaction; one nobody stored has nothing."""
@@ -62,6 +71,8 @@ class Loaded:
             return self.calls[practice.practice_id, call_no]
         if practice.practice_no == 0:
             return None
+        if (practice.practice_id, operation, key) in self.absent_keys:
+            return None
         found = calls.load_call_by_key(self.cursor, practice.practice_no, operation, key)
         if found is None:
             return None
@@ -83,10 +94,15 @@ class Loaded:
             self.practices[practice_id] = practice._replace(grants={**practice.grants, **fresh})
             self.stored_grants[practice_id].update(fresh)
 
-    def need_allowance(self, practice_id: str, licence: str, period_start_s: int) -> None:
-        """Have the allowance of a period at hand if there is one."""
+    def need_allowance(
+        self, practice_id: str, licence: str, period_start_s: int, period_end_s: int = 0
+    ) -> None:
+        """Have the allowance of a period at hand if there is one; its end need not be known."""
         practice = self.practice(practice_id)
         if practice.practice_no == 0:
+            return
+        since_s = self._complete_since_s.get(practice_id)
+        if since_s is not None and since_s < period_end_s:
             return
         missing = (practice_id, licence, period_start_s)
         if missing in self.cache.no_allowance:

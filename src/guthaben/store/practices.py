@@ -14,6 +14,7 @@ from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import genesis
 from guthaben.domain.practice import Practice
+from guthaben.store.session import LOCK
 
 _PRACTICE_COLUMNS = Practice._fields[:-1]
 _PRACTICE = ", ".join(_PRACTICE_COLUMNS)
@@ -22,7 +23,7 @@ _GRANT = ", ".join(Grant._fields)
 OPEN_GRANTS = "credit_grant INDEXED BY credit_grant_open"
 """SQLite would rather walk the primary key: all grants a practice ever had."""
 
-_SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ?"
+_SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ? {LOCK}"
 _SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM {OPEN_GRANTS} WHERE practice_no = ? AND is_open = 1"
 _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"
@@ -35,7 +36,7 @@ _SELECT_MOVABLE = (
 _SELECT_GRANT = f"SELECT {_GRANT} FROM credit_grant WHERE practice_no = ? AND grant_no = ?"
 _INSERT_PRACTICE = (
     f"INSERT INTO credit_practice ({', '.join(_PRACTICE_COLUMNS[1:])})"
-    f" VALUES ({', '.join('?' * (len(_PRACTICE_COLUMNS) - 1))})"
+    f" VALUES ({', '.join('?' * (len(_PRACTICE_COLUMNS) - 1))}) RETURNING practice_no"
 )
 _UPDATE_PRACTICE = (
     "UPDATE credit_practice SET "
@@ -101,10 +102,8 @@ def load_grants(cursor: sqlite3.Cursor, practice_no: int, numbers: Iterable[int]
 
 def insert_practice(cursor: sqlite3.Cursor, practice: Practice) -> int:
     """Store a new practice; tell its internal number."""
-    cursor.execute(_INSERT_PRACTICE, practice[1:-1])
-    if cursor.lastrowid is None:
-        raise sqlite3.InternalError("a new practice got no number")
-    return cursor.lastrowid
+    (practice_no,) = cursor.execute(_INSERT_PRACTICE, practice[1:-1]).fetchone()
+    return int(practice_no)
 
 
 def update_practices(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> None:

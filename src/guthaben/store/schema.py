@@ -61,6 +61,15 @@ def _done(cursor: sqlite3.Cursor) -> set[int]:
     return {row[0] for row in cursor.execute("SELECT number FROM credit_migration")}
 
 
+def require_known(done: set[int], known: list[Migration]) -> None:
+    """Refuse a database that a later version has migrated. Raises `MigrationNeeded`."""
+    have, last = max(done, default=0), known[-1].number
+    if have > last:
+        raise MigrationNeeded(
+            [f"schema {have} is newer than this version's {last}: upgrade guthaben"]
+        )
+
+
 def migrate(cursor: sqlite3.Cursor, now_s: int) -> list[Migration]:
     """Bring the schema up to date inside the open transaction; tell what was applied.
 
@@ -68,12 +77,9 @@ def migrate(cursor: sqlite3.Cursor, now_s: int) -> list[Migration]:
     """
     known = migrations()
     have = applied(cursor)
-    if have > known[-1].number:
-        raise MigrationNeeded(
-            [f"schema {have} is newer than this version's {known[-1].number}: upgrade guthaben"]
-        )
     # Not those above `have`: steps of branches that were joined later may have lower numbers.
     done = _done(cursor)
+    require_known(done, known)
     todo = [migration for migration in known if migration.number not in done]
     if have == 0:
         cursor.execute(

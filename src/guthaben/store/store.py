@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import StoreUnavailable
-from guthaben.store.connection import Location, connect, locate
+from guthaben.store.database import open_database
+from guthaben.store.session import Cursor
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
 T = TypeVar("T")
 log = logging.getLogger("guthaben.store")
-
-_IDLE_READERS = 8
 
 
 Abandoned = Callable[[str, Command, object], None]
@@ -105,37 +104,6 @@ class _Wakeups:
             log.exception("an abandoned reservation was not released; it will expire")
 
 
-class _Readers:
-    """Idle reading connections, shared by all threads; at most a few stay open."""
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-        self._idle: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-
-    def take(self) -> sqlite3.Connection:
-        """Take an idle connection, or open one."""
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return connect(self._location, read_only=True)
-
-    def give_back(self, con: sqlite3.Connection) -> None:
-        """Keep a connection for the next question, or close it."""
-        with self._lock:
-            if len(self._idle) < _IDLE_READERS:
-                self._idle.append(con)
-                return
-        con.close()
-
-    def close(self) -> None:
-        """Close what is idle."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for con in idle:
-            con.close()
-
-
 class Store:
     """Opens a database; thread-safe; close it, or use it as a context manager."""
 
@@ -148,7 +116,7 @@ class Store:
         may_claim: Callable[[], bool] = lambda: True,
         on_abandoned: Abandoned | None = None,
     ) -> None:
-        self.location: Location = locate(url)
+        self.url = url
         self.clock_ms = clock_ms
         self._on_claim = on_claim
         self._may_claim = may_claim
@@ -158,23 +126,35 @@ class Store:
 
     def _start(self) -> None:
         self._pid = os.getpid()
-        self._readers = _Readers(self.location)
+        self._database = open_database(self.url)
         self._wakeups = _Wakeups(self._on_abandoned)
-        self._writer = Writer(
-            self.location,
+        self._writers = [self._writer_of_a_lane() for _lane in range(self._database.lanes)]
+
+    @property
+    def name(self) -> str:
+        """What to call the database in messages."""
+        return self._database.name
+
+    def _writer_of_a_lane(self) -> Writer:
+        return Writer(
+            self._database.session(lambda: self.clock_ms() // 1000),
             clock_ms=self.clock_ms,
             on_claim=self._on_claim,
             may_claim=self._may_claim,
             after_batch=self._wakeups.hand_over,
         )
 
-    def _mine(self) -> Writer:
-        """Give the writer; in a forked child, one of its own."""
-        if self._pid != os.getpid() and not self.location.in_memory:
+    def _lane(self, practice_id: str) -> Writer:
+        """Give the writer of a practice; in a forked child, one of its own."""
+        writers = self._mine()
+        return writers[0] if len(writers) == 1 else writers[_share(practice_id, len(writers))]
+
+    def _mine(self) -> list[Writer]:
+        if self._pid != os.getpid() and self._database.survives_fork:
             with self._lock:
                 if self._pid != os.getpid():
                     self._start()
-        return self._writer
+        return self._writers
 
     # ---- changing
 
@@ -182,7 +162,7 @@ class Store:
         """Apply one command durably and wait for it; group-committed with whatever else waits."""
         waiter = _Waiter()
         order = Order(practice_id, command, waiter, note)
-        writer = self._mine()
+        writer = self._lane(practice_id)
         if not writer.do_now(order):
             writer.submit(order)
         outcome: Outcome = waiter.wait()
@@ -192,7 +172,7 @@ class Store:
         self, practice_id: str, command: Command, note: EventNote | None = None
     ) -> asyncio.Future[Outcome]:
         """Apply one command durably; await the outcome on the running event loop."""
-        writer = self._mine()
+        writer = self._lane(practice_id)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         reply = self._wakeups.reply_to(future, practice_id, command)
         writer.submit(Order(practice_id, command, reply, note))
@@ -200,42 +180,35 @@ class Store:
 
     def send(self, practice_id: str, command: Command) -> None:
         """Queue a command whose outcome nobody waits for."""
-        self._mine().submit(Order(practice_id, command, lambda _answer: None))
+        self._lane(practice_id).submit(Order(practice_id, command, lambda _answer: None))
 
     def run(self, work: Callable[[Workspace], T]) -> T:
         """Do several commands and statements in one transaction of their own, durably."""
         waiter = _Waiter()
-        self._mine().submit(Job(work, waiter))
+        self._mine()[0].submit(Job(work, waiter))
         answer: T = waiter.wait()
         return answer
 
     # ---- asking
 
-    def read(self, question: Callable[[sqlite3.Cursor], T]) -> T:
+    def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask something of one moment of the database; sees every commit that was answered."""
-        if self.location.in_memory:
+        if self._database.in_memory:
             return self.run(lambda space: question(space.cursor))
-        if self._mine().closed:
+        if self._mine()[0].closed:
             raise StoreUnavailable("this Guthaben is closed; open it again")
-        readers = self._readers
-        con = readers.take()
-        try:
-            cursor = con.cursor()
-            cursor.execute("BEGIN")
-            answer = question(cursor)
-            cursor.execute("ROLLBACK")
-        except BaseException as error:
-            con.close()  # whatever broke, the next question gets a sound connection
-            if isinstance(error, sqlite3.Error):
-                raise StoreUnavailable(str(error)) from error
-            raise
-        readers.give_back(con)
-        return answer
+        return self._database.read(question)
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""
-        self._writer.close()
-        self._readers.close()
+        for writer in self._writers:
+            writer.close()
+        self._database.close()
+
+
+def _share(practice_id: str, lanes: int) -> int:
+    """Spread practices over lanes, the same way in every process."""
+    return crc32(practice_id.encode("utf-8", "surrogatepass")) % lanes
 
 
 def _nobody(_practice_id: str, _command: Command, _answer: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections.abc import Sequence
 
 from guthaben.domain.apply import Applied, Subject, apply
 from guthaben.domain.auto_topup import AutoTopup, below_trigger
@@ -119,6 +120,12 @@ class Workspace:
         """Leave the states to the next transaction of this connection."""
         self._loaded.cache.keep(self._loaded.practices, self._loaded.calls, self.now_s)
 
+    def prepare(self, asked: Sequence[tuple[str, Command]]) -> None:
+        """Lock and read together what commands speak of, where that saves round trips."""
+        preload = getattr(self.cursor, "preload", None)
+        if preload is not None:
+            preload(self._loaded, asked, self.now_s)
+
     # ---- applying
 
     def apply(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:
@@ -149,7 +156,9 @@ class Workspace:
             call = self._loaded.call_by_key(practice, operation, command.key)
             if call is None:
                 period = command.period or current_period(practice, self.now_s)
-                self._loaded.need_allowance(practice_id, period.license, period.start_s)
+                self._loaded.need_allowance(
+                    practice_id, period.license, period.start_s, period.end_s
+                )
             return call
         if isinstance(command, GrantCredit | Adjust):
             return self._known_key(practice_id, command)
@@ -164,7 +173,10 @@ class Workspace:
     def _ending(self, practice_id: str, call_no: int) -> Call | None:
         call = self._loaded.call(practice_id, call_no)
         if call is not None:
-            self._loaded.need_allowance(practice_id, call.license, call.period_start_s)
+            now = current_period(self.practice(practice_id), self.now_s)
+            same = (now.license, now.start_s) == (call.license, call.period_start_s)
+            end_s = now.end_s if same else 0
+            self._loaded.need_allowance(practice_id, call.license, call.period_start_s, end_s)
             self._loaded.need_grants(practice_id, [piece.grant_no for piece in call.slices])
         return call
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -18,18 +17,16 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from guthaben.domain.commands import Command, Outcome
-from guthaben.errors import GuthabenError, InternalRefused, OutcomeUnknown, StoreUnavailable
+from guthaben.errors import GuthabenError, InternalRefused, StoreUnavailable
 from guthaben.store import settings
 from guthaben.store.cache import Cache
-from guthaben.store.connection import Location, connect
-from guthaben.store.schema import migrate
-from guthaben.store.turnstile import Turnstile
+from guthaben.store.session import Conflict, Session
 from guthaben.store.workspace import EventNote, Workspace
 
 log = logging.getLogger("guthaben.writer")
 
 MAX_BATCH = 512
-_NOBODY_WAITS = contextlib.nullcontext()
+_MOST_CONFLICTS = 12
 
 
 Reply = Callable[[object], None]
@@ -66,14 +63,14 @@ class Writer:
 
     def __init__(
         self,
-        location: Location,
+        session: Session,
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         on_claim: Callable[[str, Outcome], None] | None = None,
         may_claim: Callable[[], bool] = lambda: True,
         after_batch: Callable[[], None] | None = None,
     ) -> None:
-        self._location = location
+        self._session = session
         self.clock_ms = clock_ms
         self._on_claim = on_claim
         self._may_claim = may_claim
@@ -86,12 +83,8 @@ class Writer:
         self._last_batch = 1
         self._cache = Cache()
         self._cache_in_doubt = False
-        self._data_version = -1
-        self._turnstile = None if location.in_memory else Turnstile(location.path)
         self._pid = os.getpid()
         self._closed = False
-        self._con: sqlite3.Connection | None = None
-        self._open()
         self._thread = self._begin_work()
 
     def _begin_work(self) -> threading.Thread | None:
@@ -171,9 +164,7 @@ class Writer:
             self._after_batch()
         if stop is None:
             return True
-        self._shut()
-        if self._turnstile is not None:
-            self._turnstile.close()
+        self._session.close()
         stop.reply(None)
         return False
 
@@ -271,107 +262,39 @@ class Writer:
     # ---- transactions
 
     def _transaction(self, work: Callable[[Workspace], Any]) -> Any:
-        with self._my_turn():
-            cursor = self._begin()
+        """Do the work and commit it; once more when another server was in the way."""
+        for _attempt in range(_MOST_CONFLICTS):
+            try:
+                return self._attempt(work)
+            except Conflict as conflict:
+                told = conflict
+        raise StoreUnavailable(f"others were in the way again and again: {told}") from told
+
+    def _attempt(self, work: Callable[[Workspace], Any]) -> Any:
+        session = self._session
+        with session.turn():
+            cursor, unchanged = session.begin()
+            if self._cache_in_doubt or not unchanged:
+                self._cache.clear()
             # Until the states are handed over, an interrupt must not leave old ones behind.
             self._cache_in_doubt = True
             space = Workspace(cursor, self.clock_ms(), self._cache)
             try:
                 answer = work(space)
-                space.flush()
             except BaseException as error:
-                self._roll_back(error)
+                session.roll_back(error)
                 raise
-            self._commit(cursor)
+            session.commit(space.flush)
             space.committed()
             self._cache_in_doubt = False
             return answer
-
-    def _my_turn(self) -> contextlib.AbstractContextManager[None]:
-        if self._turnstile is None or self._turnstile.is_open:
-            return _NOBODY_WAITS
-        return self._turnstile.passed()
-
-    def _begin(self) -> sqlite3.Cursor:
-        try:
-            if self._con is None:
-                self._open()
-            con = self._con
-            assert con is not None
-            cursor = con.cursor()
-            if con.in_transaction:  # an interrupt left it open
-                cursor.execute("ROLLBACK")
-                self._cache.clear()
-            cursor.execute("BEGIN IMMEDIATE")
-            (version,) = cursor.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            self._shut()
-            raise StoreUnavailable(str(error)) from error
-        if self._cache_in_doubt:
-            self._cache.clear()
-        if self._turnstile is not None and self._data_version not in (version, -1):
-            self._turnstile.met()
-        if version != self._data_version:
-            self._cache.clear()
-            self._data_version = version
-        return cursor
-
-    def _roll_back(self, error: BaseException) -> None:
-        con = self._con
-        try:
-            if con is not None and con.in_transaction:
-                con.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._shut()
-        if isinstance(error, sqlite3.OperationalError):
-            self._shut()
-            raise StoreUnavailable(str(error)) from error
-
-    def _commit(self, cursor: sqlite3.Cursor) -> None:
-        try:
-            cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            con = self._con
-            undone = False
-            if con is not None and con.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    con.execute("ROLLBACK")
-                    undone = True
-            self._shut()
-            if undone:
-                raise StoreUnavailable(str(error)) from error
-            raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
-
-    def _open(self) -> None:
-        con = connect(self._location)
-        cursor = con.cursor()
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-            migrate(cursor, self.clock_ms() // 1000)
-            cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            con.close()
-            raise StoreUnavailable(f"cannot prepare the database: {error}") from error
-        except BaseException:
-            con.close()
-            raise
-        self._con = con
-        self._data_version = -1
-        self._cache.clear()
-
-    def _shut(self) -> None:
-        con, self._con = self._con, None
-        self._cache.clear()
-        if con is not None and not (self._location.in_memory and not self._closed):
-            con.close()
-        elif con is not None:
-            self._con = con  # closing it would lose everything
 
 
 def _fold(
     space: Workspace, orders: list[Order], watching: bool
 ) -> tuple[list[object], list[tuple[str, Outcome]]]:
     """Apply queued commands in order, then claim top-ups if there is anybody to charge them."""
+    space.prepare([(order.practice_id, order.command) for order in orders])
     answers: list[object] = [
         space.apply(order.practice_id, order.command, order.note) for order in orders
     ]

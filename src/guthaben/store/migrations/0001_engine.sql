@@ -50,7 +50,8 @@ CREATE TABLE credit_grant (
     created_at_s INTEGER NOT NULL,
     -- Promotional or paid and not used up: what a practice is loaded with. A column of its own, so
     -- that using a part of a grant need not touch the index.
-    is_open INTEGER NOT NULL CHECK (is_open = (kind <> 1 AND free_nano_usd + held_nano_usd > 0)),
+    is_open INTEGER NOT NULL CHECK (is_open IN (0, 1)
+        AND (is_open = 1) = (kind <> 1 AND free_nano_usd + held_nano_usd > 0)),
     PRIMARY KEY (practice_no, grant_no)
 ) WITHOUT ROWID;
 
@@ -100,7 +101,7 @@ CREATE TABLE credit_call (
 
 CREATE UNIQUE INDEX credit_call_key ON credit_call (practice_no, operation, key);
 
-CREATE INDEX credit_call_due ON credit_call (practice_no, expires_at_ms + grace_ms)
+CREATE INDEX credit_call_due ON credit_call (practice_no, (expires_at_ms + grace_ms))
     WHERE status = 1;
 
 CREATE TABLE credit_transfer (

@@ -1,0 +1,60 @@
+"""Which database a URL names, and what the store needs of it.
+
+Law: everything that differs between databases is behind these three: a session to write through, a
+way to ask, and how many writers there may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from guthaben.errors import ConfigError
+from guthaben.store.connection import locate
+from guthaben.store.session import Cursor, Session
+from guthaben.store.sqlite_database import SqliteDatabase
+
+T = TypeVar("T")
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+class Database(Protocol):
+    """One database of one process."""
+
+    name: str
+    """What to call it in messages: no password is in it."""
+    in_memory: bool
+    """Whether all that is asked must go through the writing connection."""
+    survives_fork: bool
+    """Whether a forked child may open it anew."""
+    lanes: int
+    """How many writers work side by side, each for its share of the practices."""
+
+    def exists(self) -> bool:
+        """Tell whether there is anything, without creating it."""
+        ...
+
+    def session(self, now_s: Callable[[], int]) -> Session:
+        """Open a writing connection; the first one migrates."""
+        ...
+
+    def read(self, question: Callable[[Cursor], T]) -> T:
+        """Ask something of one moment. Raises `StoreUnavailable`."""
+        ...
+
+    def close(self) -> None:
+        """Close what is idle."""
+        ...
+
+
+def open_database(url: str) -> Database:
+    """Choose by the URL: `sqlite:///credit.db`, `sqlite://` (memory), `postgresql://...`."""
+    if url.startswith(_POSTGRES):
+        try:
+            from guthaben.store.postgres import PostgresDatabase
+        except ImportError as error:
+            raise ConfigError(
+                "PostgreSQL needs its driver: pip install 'guthaben[postgresql]'"
+            ) from error
+        return PostgresDatabase(url)
+    return SqliteDatabase(locate(url))

@@ -1,0 +1,78 @@
+"""SQLite as a database of the store: one writing session, and idle connections to ask through.
+
+Law: a question sees every commit that was answered before it, and one moment of the database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from guthaben.errors import StoreUnavailable
+from guthaben.store.connection import Location, connect
+from guthaben.store.session import Cursor
+from guthaben.store.sqlite_session import SqliteSession
+
+T = TypeVar("T")
+_IDLE_READERS = 8
+
+
+class SqliteDatabase:
+    """One file, or one database in memory; see `database.Database`."""
+
+    lanes = 1
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.name = location.path
+        self.in_memory = location.in_memory
+        self.survives_fork = not location.in_memory
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def exists(self) -> bool:
+        """Tell whether the file is there."""
+        return self.in_memory or Path(self.location.path).exists()
+
+    def session(self, now_s: Callable[[], int]) -> SqliteSession:
+        """Open the writing connection, migrating the file."""
+        return SqliteSession(self.location, now_s)
+
+    def read(self, question: Callable[[Cursor], T]) -> T:
+        """Ask through an idle connection, or a new one."""
+        con = self._take()
+        try:
+            cursor = con.cursor()
+            cursor.execute("BEGIN")
+            answer = question(cursor)
+            cursor.execute("ROLLBACK")
+        except BaseException as error:
+            con.close()  # whatever broke, the next question gets a sound connection
+            if isinstance(error, sqlite3.Error):
+                raise StoreUnavailable(str(error)) from error
+            raise
+        self._give_back(con)
+        return answer
+
+    def close(self) -> None:
+        """Close what is idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for con in idle:
+            con.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return connect(self.location, read_only=True)
+
+    def _give_back(self, con: sqlite3.Connection) -> None:
+        with self._lock:
+            if len(self._idle) < _IDLE_READERS:
+                self._idle.append(con)
+                return
+        con.close()
