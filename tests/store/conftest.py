@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what says nothing of a file on PostgreSQL too."""
-    if "store" in metafunc.fixturenames:
+    if "database" in metafunc.fixturenames:
         only = "path" in metafunc.fixturenames or metafunc.definition.get_closest_marker("sqlite")
         kinds = ["sqlite"] if only else ["sqlite", "postgresql"]
         metafunc.parametrize("database", kinds, indirect=True)

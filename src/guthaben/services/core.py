@@ -27,7 +27,7 @@ from guthaben.services.answers import (
 )
 from guthaben.services.prices import Prices
 from guthaben.store import calls, journal, queries, verify
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.verify import Verification
 from guthaben.store.workspace import Workspace

@@ -20,8 +20,8 @@ from guthaben.errors import ConfigError, InvalidInput
 from guthaben.services import price_changes
 from guthaben.services.price_import import ImportedSheet, installed_prices
 from guthaben.store import prices as rows
-from guthaben.store.connection import Cursor
 from guthaben.store.prices import PriceVersionRow
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

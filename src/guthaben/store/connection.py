@@ -15,7 +15,6 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from guthaben.errors import ConfigError, StoreUnavailable
-from guthaben.store.session import Cursor as Cursor
 
 BUSY_TIMEOUT_MS = 30_000
 _SAVEPOINT = "guthaben"

@@ -97,9 +97,7 @@ class PostgresCursor:
         self._cursor.executemany(translated(sql, writes=self._writes), every)  # type: ignore[arg-type]
         return self
 
-    def preload(
-        self, loaded: Loaded, asked: Sequence[tuple[str, Command]], now_s: int
-    ) -> None:
+    def preload(self, loaded: Loaded, asked: Sequence[tuple[str, Command]], now_s: int) -> None:
         """Lock and read what the commands of a batch speak of."""
         with self.con.pipeline():
             self._begin()

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 _INSERT = re.compile(
-    r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\) VALUES \((?P<values>[^)]*)\)(?P<rest>.*)",
+    r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\) VALUES \((?P<values>[^()]*)\)"
+    r"(?P<rest>|\s+ON CONFLICT .*)",
     re.DOTALL,
 )
 _UPDATE = re.compile(

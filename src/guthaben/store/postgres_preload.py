@@ -83,9 +83,7 @@ def _columns(rows: list[Any], width: int) -> tuple[list[Any], ...]:
     return columns
 
 
-def _take_practices(
-    loaded: Loaded, rows: list[Any], grant_rows: list[Any], now_s: int
-) -> None:
+def _take_practices(loaded: Loaded, rows: list[Any], grant_rows: list[Any], now_s: int) -> None:
     grants: dict[int, dict[int, Grant]] = {}
     for practice_no, *row in grant_rows:
         grants.setdefault(practice_no, {})[row[0]] = grant_from_row(tuple(row))

@@ -14,10 +14,10 @@ from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, MOVES, SUCCEEDED, CreditE
 from guthaben.errors import InvalidInput
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.store import practices, topups
-from guthaben.store.connection import Cursor
 from guthaben.store.legacy import rows as legacy_rows
 from guthaben.store.legacy.meta import clean_meta
 from guthaben.store.legacy.rows import LedgerRow
+from guthaben.store.session import Cursor
 from guthaben.store.workspace import EventNote, Workspace
 
 MOST_LISTED = 500

@@ -17,9 +17,9 @@ from guthaben.errors import InvalidAmount
 from guthaben.services.legacy.plans import OldLicense, is_over, period_of
 from guthaben.services.requests import checked
 from guthaben.store import licences, practices, queries
-from guthaben.store.connection import Cursor
 from guthaben.store.legacy import rows as legacy_rows
 from guthaben.store.legacy.rows import BlockedCall
+from guthaben.store.session import Cursor
 from guthaben.store.workspace import Workspace
 
 
