@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from guthaben.store import postgres_roles
 from guthaben.store.schema import Migration, migrations, require_known, statements
 
 _LOCK = 0x67757468  # "guth": one migration at a time
@@ -87,6 +88,7 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
         )
     for statement in _LAST:
         con.execute(statement.encode())
+    postgres_roles.ensure(con)
     if fresh:
         secret = secrets.token_hex(32)
         con.execute("INSERT INTO credit_meta (name, value) VALUES ('secret', %s)", (secret,))
