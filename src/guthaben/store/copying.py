@@ -1,0 +1,156 @@
+"""Copying everything that a database holds into another one, row by row, in one transaction.
+
+Law: nothing is computed anew. Rows arrive as they were; only a practice's internal number and an
+entry's row number are moved behind those that the target already has. What could belong to
+something else in the target is refused and listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from guthaben.errors import MigrationNeeded
+from guthaben.store.session import Cursor
+from guthaben.store.workspace import Workspace
+
+PAGE = 2_000
+_PRIVATE = ("credit_migration", "credit_meta")
+_MARK = "copied_from:"
+_NUMBERED = {"credit_event": "row_id"}
+"""Columns that are unique over all practices, beside the practice's own number."""
+
+
+class Table(NamedTuple):
+    """A table of ours: its columns, and those of its primary key."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+class Copied(NamedTuple):
+    """How many rows of which table were copied; none if it had been done before."""
+
+    rows: dict[str, int]
+    repeated: bool
+
+
+def fingerprint(source: Cursor) -> str:
+    """Name a database: its secret is its own, and nobody learns it from the first half of a hash."""
+    from hashlib import sha256
+
+    (secret,) = source.execute("SELECT value FROM credit_meta WHERE name = 'secret'").fetchone()
+    return sha256(f"copy|{secret}".encode()).hexdigest()[:32]
+
+
+def copy(source: Cursor, space: Workspace, tables: list[Table]) -> Copied:
+    """Copy all rows into the database of an open transaction.
+
+    Idempotent: the second time nothing is done. Raises `MigrationNeeded` with what stands in the
+    way.
+    """
+    target = space.cursor
+    mark = _MARK + fingerprint(source)
+    if _meta(target, mark) is not None:
+        return Copied({}, True)
+    fresh = target.execute("SELECT 1 FROM credit_practice LIMIT 1").fetchone() is None
+    problems = list(_problems(source, target, tables))
+    if problems:
+        raise MigrationNeeded(problems)
+    moved = _Offsets(
+        _most(target, "credit_practice", "practice_no"),
+        {table: _most(target, table, column) for table, column in _NUMBERED.items()},
+    )
+    rows = {table.name: _copy_table(source, target, table, moved) for table in tables}
+    if fresh:
+        # Names of calls and checked keys stay valid: they are sealed with the secret.
+        (secret,) = source.execute("SELECT value FROM credit_meta WHERE name = 'secret'").fetchone()
+        target.execute("UPDATE credit_meta SET value = ? WHERE name = 'secret'", (secret,))
+    target.execute(
+        "INSERT INTO credit_meta (name, value) VALUES (?, ?)", (mark, str(space.now_s))
+    )
+    return Copied({name: number for name, number in rows.items() if number}, False)
+
+
+class _Offsets(NamedTuple):
+    practice_no: int
+    of: dict[str, int]
+
+
+def _problems(source: Cursor, target: Cursor, tables: list[Table]) -> Iterator[str]:
+    for (practice_id,) in source.execute("SELECT practice_id FROM credit_practice ORDER BY 1"):
+        taken = "SELECT 1 FROM credit_practice WHERE practice_id = ?"
+        if target.execute(taken, (practice_id,)).fetchone():
+            yield f"practice {practice_id} exists in the target already"
+    for table in tables:
+        if "practice_no" in table.columns and table.name != "credit_practice":
+            continue
+        if table.name in (*_PRIVATE, "credit_practice") or not _any(source, table.name):
+            continue
+        if _any(target, table.name):
+            yield f"{table.name} holds rows in both databases, and they belong to no practice"
+    refs = "SELECT provider, livemode, kind, ref FROM credit_payment"
+    for row in source.execute(refs):
+        known = target.execute(f"{refs} WHERE provider = ? AND livemode = ? AND kind = ? AND ref = ?", row)
+        if known.fetchone():
+            yield f"the {row[2]} {row[3][:8]}... has been credited in the target"
+
+
+def _any(cursor: Cursor, table: str) -> bool:
+    return cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
+
+
+def _most(cursor: Cursor, table: str, column: str) -> int:
+    return int(cursor.execute(f"SELECT COALESCE(MAX({column}), 0) FROM {table}").fetchone()[0])
+
+
+def _meta(cursor: Cursor, name: str) -> str | None:
+    row = cursor.execute("SELECT value FROM credit_meta WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def _copy_table(source: Cursor, target: Cursor, table: Table, moved: _Offsets) -> int:
+    if table.name in _PRIVATE:
+        return 0
+    insert = (
+        f"INSERT INTO {table.name} ({', '.join(table.columns)})"
+        f" VALUES ({', '.join('?' * len(table.columns))})"
+    )
+    copied = 0
+    for page in _pages(source, table):
+        rows = list(_renumbered(page, table, moved))
+        target.executemany(insert, rows)
+        copied += len(rows)
+    return copied
+
+
+def _pages(source: Cursor, table: Table) -> Iterator[list[Any]]:
+    """Read a table in the order of its key, a page at a time."""
+    names, key = ", ".join(table.columns), ", ".join(table.key)
+    places = [table.columns.index(name) for name in table.key]
+    after: tuple[Any, ...] = ()
+    while True:
+        beyond = f" WHERE ({key}) > ({', '.join('?' * len(after))})" if after else ""
+        page = source.execute(
+            f"SELECT {names} FROM {table.name}{beyond} ORDER BY {key} LIMIT ?", (*after, PAGE)
+        ).fetchall()
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        after = tuple(page[-1][place] for place in places)
+
+
+def _renumbered(rows: Iterable[Any], table: Table, moved: _Offsets) -> Iterator[tuple[Any, ...]]:
+    changes: dict[int, int] = {}
+    if "practice_no" in table.columns:
+        changes[table.columns.index("practice_no")] = moved.practice_no
+    if table.name in _NUMBERED:
+        changes[table.columns.index(_NUMBERED[table.name])] = moved.of[table.name]
+    for row in rows:
+        values = list(row)
+        for place, by in changes.items():
+            if values[place]:  # practice 0 stands for none, or for all
+                values[place] += by
+        yield tuple(values)
