@@ -14,6 +14,7 @@ from guthaben.cli import (
     keys,
     licences,
     money,
+    moving,
     portal,
     practices,
     prices,
@@ -69,6 +70,7 @@ work.register(app)
 telling.register(app)
 licences.register(app)
 topups.register(app)
+moving.register(app)
 
 
 def main() -> None:

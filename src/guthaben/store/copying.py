@@ -8,6 +8,7 @@ something else in the target is refused and listed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from guthaben.errors import MigrationNeeded
@@ -29,6 +30,21 @@ class Table(NamedTuple):
     key: tuple[str, ...]
 
 
+def tables_from(cursor: Cursor, question: str) -> list[Table]:
+    """Make tables of rows (table, column, place in the key or 0), the practices first."""
+    columns: dict[str, list[str]] = {}
+    keys: dict[str, list[tuple[int, str]]] = {}
+    for table, column, place in cursor.execute(question).fetchall():
+        columns.setdefault(table, []).append(column)
+        if place > 0:
+            keys.setdefault(table, []).append((place, column))
+    found = [
+        Table(name, tuple(names), tuple(name for _place, name in sorted(keys[name])))
+        for name, names in columns.items()
+    ]
+    return sorted(found, key=lambda table: (table.name != "credit_practice", table.name))
+
+
 class Copied(NamedTuple):
     """How many rows of which table were copied; none if it had been done before."""
 
@@ -37,21 +53,19 @@ class Copied(NamedTuple):
 
 
 def fingerprint(source: Cursor) -> str:
-    """Name a database: its secret is its own, and nobody learns it from the first half of a hash."""
-    from hashlib import sha256
-
+    """Name a database: its secret is its own, and nobody learns it from half of a hash."""
     (secret,) = source.execute("SELECT value FROM credit_meta WHERE name = 'secret'").fetchone()
     return sha256(f"copy|{secret}".encode()).hexdigest()[:32]
 
 
-def copy(source: Cursor, space: Workspace, tables: list[Table]) -> Copied:
+def copy(source: Cursor, space: Workspace, tables: list[Table], name: str = "") -> Copied:
     """Copy all rows into the database of an open transaction.
 
-    Idempotent: the second time nothing is done. Raises `MigrationNeeded` with what stands in the
+    `name` names the source; without it the source's own secret does. Idempotent: the second time nothing is done. Raises `MigrationNeeded` with what stands in the
     way.
     """
     target = space.cursor
-    mark = _MARK + fingerprint(source)
+    mark = _MARK + (name or fingerprint(source))
     if _meta(target, mark) is not None:
         return Copied({}, True)
     fresh = target.execute("SELECT 1 FROM credit_practice LIMIT 1").fetchone() is None
@@ -67,9 +81,7 @@ def copy(source: Cursor, space: Workspace, tables: list[Table]) -> Copied:
         # Names of calls and checked keys stay valid: they are sealed with the secret.
         (secret,) = source.execute("SELECT value FROM credit_meta WHERE name = 'secret'").fetchone()
         target.execute("UPDATE credit_meta SET value = ? WHERE name = 'secret'", (secret,))
-    target.execute(
-        "INSERT INTO credit_meta (name, value) VALUES (?, ?)", (mark, str(space.now_s))
-    )
+    target.execute("INSERT INTO credit_meta (name, value) VALUES (?, ?)", (mark, str(space.now_s)))
     return Copied({name: number for name, number in rows.items() if number}, False)
 
 
@@ -92,8 +104,8 @@ def _problems(source: Cursor, target: Cursor, tables: list[Table]) -> Iterator[s
             yield f"{table.name} holds rows in both databases, and they belong to no practice"
     refs = "SELECT provider, livemode, kind, ref FROM credit_payment"
     for row in source.execute(refs):
-        known = target.execute(f"{refs} WHERE provider = ? AND livemode = ? AND kind = ? AND ref = ?", row)
-        if known.fetchone():
+        same = f"{refs} WHERE provider = ? AND livemode = ? AND kind = ? AND ref = ?"
+        if target.execute(same, row).fetchone():
             yield f"the {row[2]} {row[3][:8]}... has been credited in the target"
 
 

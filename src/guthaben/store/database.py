@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from guthaben.errors import ConfigError
 from guthaben.store.connection import locate
+from guthaben.store.copying import Table
 from guthaben.store.session import Cursor, Session
 from guthaben.store.sqlite_database import SqliteDatabase
 
@@ -36,6 +37,14 @@ class Database(Protocol):
 
     def session(self, now_s: Callable[[], int]) -> Session:
         """Open a writing connection; the first one migrates."""
+        ...
+
+    def tables(self, cursor: Cursor) -> list[Table]:
+        """List our tables as they are there."""
+        ...
+
+    def after_copy(self, cursor: Cursor) -> None:
+        """Let numbers that the database gives out go on behind those that were copied."""
         ...
 
     def read(self, question: Callable[[Cursor], T]) -> T:

@@ -20,6 +20,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from guthaben.domain.commands import Command
 from guthaben.errors import StoreUnavailable
+from guthaben.store.copying import Table, tables_from
 from guthaben.store.loaded import Loaded
 from guthaben.store.postgres_bulk import Rewriter, document
 from guthaben.store.postgres_preload import preload
@@ -29,6 +30,18 @@ T = TypeVar("T")
 READERS = 8
 CONNECT_TIMEOUT_S = 10
 _FEW = 2
+_TABLES = """
+    SELECT c.relname, a.attname, COALESCE(array_position(i.indkey::int2[], a.attnum) + 1, 0)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+    WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relname LIKE 'credit\\_%' AND c.relname <> 'credit_reader'
+    ORDER BY c.relname, a.attnum"""
+_IDENTITIES = """
+    SELECT table_name, column_name FROM information_schema.columns
+    WHERE table_schema = current_schema() AND is_identity = 'YES'
+    AND table_name LIKE 'credit\\_%'"""
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
 
 
@@ -164,6 +177,18 @@ class PostgresDatabase:
         from guthaben.store.postgres_session import PostgresSession
 
         return PostgresSession(self.url, now_s)
+
+    def tables(self, cursor: Cursor) -> list[Table]:
+        """List our tables as they are there."""
+        return tables_from(cursor, _TABLES)
+
+    def after_copy(self, cursor: Cursor) -> None:
+        """Let every identity go on behind the highest number."""
+        for table, column in cursor.execute(_IDENTITIES).fetchall():
+            cursor.execute(
+                f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'),"
+                f" (SELECT COALESCE(MAX({column}), 0) + 1 FROM {table}), false)"
+            )
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask in one repeatable read."""

@@ -13,11 +13,16 @@ from typing import TypeVar
 
 from guthaben.errors import StoreUnavailable
 from guthaben.store.connection import Location, connect
+from guthaben.store.copying import Table, tables_from
 from guthaben.store.session import Cursor
 from guthaben.store.sqlite_session import SqliteSession
 
 T = TypeVar("T")
 _IDLE_READERS = 8
+_TABLES = (
+    "SELECT m.name, c.name, c.pk FROM sqlite_master m JOIN pragma_table_info(m.name) c"
+    " WHERE m.type = 'table' AND m.name LIKE 'credit\\_%' ESCAPE '\\' ORDER BY m.name, c.cid"
+)
 
 
 class SqliteDatabase:
@@ -40,6 +45,13 @@ class SqliteDatabase:
     def session(self, now_s: Callable[[], int]) -> SqliteSession:
         """Open the writing connection, migrating the file."""
         return SqliteSession(self.location, now_s)
+
+    def tables(self, cursor: Cursor) -> list[Table]:
+        """List our tables as they are there."""
+        return tables_from(cursor, _TABLES)
+
+    def after_copy(self, cursor: Cursor) -> None:
+        """Nothing to do: SQLite numbers after the highest."""
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask through an idle connection, or a new one."""

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 from guthaben.domain.commands import Command, Outcome
-from guthaben.errors import StoreUnavailable
+from guthaben.errors import MigrationNeeded, StoreUnavailable
+from guthaben.store.copying import Copied, copy
 from guthaben.store.database import open_database
 from guthaben.store.session import Cursor
 from guthaben.store.workspace import EventNote, Workspace
@@ -198,6 +199,22 @@ class Store:
         if self._mine()[0].closed:
             raise StoreUnavailable("this Guthaben is closed; open it again")
         return self._database.read(question)
+
+    def copy_from(self, source: Store, name: str = "") -> Copied:
+        """Copy everything that another database holds into this one, in one transaction.
+
+        Idempotent by the source's secret, or by `name`. Raises `MigrationNeeded` with what stands in the way, `StoreUnavailable`.
+        """
+
+        def work(space: Workspace, cursor: Cursor) -> Copied:
+            there, here = source._database.tables(cursor), self._database.tables(space.cursor)
+            if there != here:
+                raise MigrationNeeded(["the two databases have different schemas: migrate both"])
+            copied = copy(cursor, space, here, name)
+            self._database.after_copy(space.cursor)
+            return copied
+
+        return source.read(lambda cursor: self.run(lambda space: work(space, cursor)))
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""
