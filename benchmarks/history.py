@@ -19,7 +19,7 @@ def _ignore(_answer: object) -> None:
 
 def grow(credit: Guthaben, until: int, begun_at: int) -> None:
     """Record past calls until there are so many; the writer folds them."""
-    writer = credit.core.store._writer
+    writer = credit.core.store._writers[0]
     for number in range(begun_at, until):
         writer.submit(Order(PRACTICE, RecordUsage(f"past-{number}", 100), _ignore))
         if number % 20_000 == 0:

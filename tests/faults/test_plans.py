@@ -22,7 +22,7 @@ from guthaben.domain.commands import (
 from guthaben.domain.grants import PROMOTIONAL
 from guthaben.store import queries
 from guthaben.store.store import Store
-from tests.store.bank import T0_S, Clock, hold, pay, url
+from tests.store.bank import T0_S, Clock, connection, hold, idle_readers, pay, url
 
 # Tables that grow with history; to read one from end to end is what may not happen.
 GROWING = ("credit_call", "credit_transfer", "credit_grant", "credit_key", "credit_event",
@@ -39,12 +39,11 @@ def executed(store: Store, path: Path, work: Callable[[], object]) -> list[str]:
     done: list[str] = []
     writer = store._writers[0]
     writer._cache.clear()  # as after another process's write: everything has to be read
-    assert writer._session.con is not None
-    writer._session.con.set_trace_callback(done.append)
-    for con in store._database._idle:
+    connection(store).set_trace_callback(done.append)
+    for con in idle_readers(store):
         con.set_trace_callback(done.append)
     work()
-    writer._session.con.set_trace_callback(None)
+    connection(store).set_trace_callback(None)
     return [s for s in done if re.match(r"(SELECT|UPDATE|INSERT|DELETE|WITH)\b", s)]
 
 
@@ -104,8 +103,7 @@ def test_a_longer_history_needs_no_more_statements_and_no_more_steps(path: Path)
     """The virtual machine's steps for a pair of reserve and settle, with 100 and 3000 calls."""
     store = Store(url(path), clock_ms=Clock())
     pay(store, "p", 10**9)
-    con = store._writers[0]._session.con
-    assert con is not None
+    con = connection(store)
 
     def steps(key: str) -> int:
         counted = [0]

@@ -27,6 +27,7 @@ from guthaben.services.purchases import (
 from guthaben.services.topups import AutoTopupChange, Topups
 from guthaben.services.webhooks import Inbox
 from guthaben.store import settings, topups
+from guthaben.store.session import Cursor
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
@@ -267,7 +268,7 @@ class House:
     def attempt(self, practice_id: str = PRACTICE) -> topups.Located:
         """The newest automatic attempt, wherever it stands."""
 
-        def question(cursor: sqlite3.Cursor) -> topups.Located:
+        def question(cursor: Cursor) -> topups.Located:
             row = cursor.execute(
                 "SELECT topup_id FROM credit_event e JOIN credit_practice p USING (practice_no)"
                 " WHERE practice_id = ? AND idempotency_key <> '' ORDER BY event_no DESC LIMIT 1",

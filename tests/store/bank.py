@@ -10,6 +10,8 @@ from guthaben.domain.commands import GrantCredit, Reserve
 from guthaben.domain.grants import PAID
 from guthaben.store.connection import joined
 from guthaben.store.schema import migrate
+from guthaben.store.sqlite_database import SqliteDatabase
+from guthaben.store.sqlite_session import SqliteSession
 from guthaben.store.store import Store
 from guthaben.store.verify import Problem, verify
 
@@ -44,6 +46,21 @@ def rows(store: Store, sql: str, *values: Any) -> list[Any]:
 def problems(store: Store) -> list[Problem]:
     """What verify finds."""
     return store.read(lambda cursor: verify(cursor, None, T0_S)).problems
+
+
+def connection(store: Store) -> sqlite3.Connection:
+    """The writer's own connection to SQLite."""
+    session = store._writers[0]._session
+    assert isinstance(session, SqliteSession)
+    assert session.con is not None
+    return session.con
+
+
+def idle_readers(store: Store) -> list[sqlite3.Connection]:
+    """The connections that questions are asked through."""
+    database = store._database
+    assert isinstance(database, SqliteDatabase)
+    return database._idle
 
 
 def pay(store: Store, practice_id: str, amount: int, key: str = "paid") -> None:

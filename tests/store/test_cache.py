@@ -25,7 +25,7 @@ from guthaben.domain.period import Period
 from guthaben.store import cache as cache_module
 from guthaben.store import queries
 from guthaben.store.store import Store
-from tests.store.bank import T0_S, Clock, free, held, hold, pay, problems, rows, url
+from tests.store.bank import T0_S, Clock, connection, free, held, hold, pay, problems, rows, url
 
 
 def _grant_in_another_process(database_url: str) -> None:
@@ -125,8 +125,7 @@ def test_what_is_kept_is_really_used(store: Store) -> None:
     pay(store, "p", 100)
     hold(store, "p", 1, "warm")
     done: list[str] = []
-    assert store._writers[0]._session.con is not None
-    store._writers[0]._session.con.set_trace_callback(done.append)
+    connection(store).set_trace_callback(done.append)
     call_no = hold(store, "p", 1, "a")
     store.execute("p", Settle(call_no, 1))
     assert not [s for s in done if s.startswith("SELECT") and "FROM credit_practice" in s]

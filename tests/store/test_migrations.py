@@ -9,9 +9,9 @@ import pytest
 
 from guthaben.errors import MigrationNeeded, StoreUnavailable
 from guthaben.store import schema
-from guthaben.store.schema import Migration, applied, migrate, migrations, statements
+from guthaben.store.schema import Migration, migrate, migrations, statements
 from guthaben.store.store import Store
-from tests.store.bank import pay, problems, url
+from tests.store.bank import pay, problems, rows, url
 
 MORE = """
 -- A step of a later version; the trigger's body has semicolons of its own.
@@ -76,7 +76,8 @@ def test_a_database_with_money_in_it_survives_a_migration(
     monkeypatch.setattr(schema, "migrations", lambda: every)
     again = Store(url(path))
     assert problems(again) == []
-    assert again.read(applied) == every[-1].number
+    (newest,) = rows(again, "SELECT MAX(number) FROM credit_migration")[0]
+    assert newest == every[-1].number
     again.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -96,7 +96,7 @@ def test_a_connection_that_is_gone_is_opened_anew(store: Store) -> None:
     assert problems(store) == []
 
 
-def at_once(work: list[Callable[[], Any]]) -> list[Any]:
+def at_once(work: Sequence[Callable[..., Any]]) -> list[Any]:
     """Do all of it on threads that start together."""
     answers: list[Any] = [None] * len(work)
     gate = threading.Barrier(len(work))

@@ -9,7 +9,7 @@ from guthaben.domain.commands import GrantCredit, Release, Reserve
 from guthaben.domain.grants import PROMOTIONAL
 from guthaben.store import queries
 from guthaben.store.store import Store
-from tests.store.bank import T0_S, Clock, free, held, hold, pay, problems, rows
+from tests.store.bank import T0_S, Clock, connection, free, held, hold, pay, problems, rows
 
 
 def by_status(store: Store) -> dict[int, int]:
@@ -89,7 +89,6 @@ def test_nothing_due_is_nothing_read(store: Store, clock: Clock) -> None:
     pay(store, "p", 100)
     hold(store, "p", 1, "a")
     done: list[str] = []
-    assert store._writers[0]._session.con is not None
-    store._writers[0]._session.con.set_trace_callback(done.append)
+    connection(store).set_trace_callback(done.append)
     hold(store, "p", 1, "b")
     assert not [sql for sql in done if "expires_at_ms + grace_ms" in sql]

@@ -18,7 +18,7 @@ from guthaben.store import workspace
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 from guthaben.store.writer import Job, Order
-from tests.store.bank import Clock, free, held, hold, pay, problems, rows
+from tests.store.bank import Clock, connection, free, held, hold, pay, problems, rows
 
 
 def together(store: Store, commands: list[tuple[str, Command]]) -> list[Any]:
@@ -46,8 +46,7 @@ def statements(store: Store) -> list[str]:
     """Every statement that the writer's connection executes."""
     done: list[str] = []
     pay(store, "warm", 1)
-    assert store._writers[0]._session.con is not None
-    store._writers[0]._session.con.set_trace_callback(done.append)
+    connection(store).set_trace_callback(done.append)
     return done
 
 
@@ -191,7 +190,7 @@ def test_what_is_queued_before_the_end_is_done(store: Store, path: Path, clock: 
     closing.join(20)
     assert not closing.is_alive()
     assert [type(answer) for answer in answers] == [type(None), Outcome]
-    again = Store(store._database.location.path and f"sqlite:///{path}", clock_ms=clock)
+    again = Store(f"sqlite:///{path}", clock_ms=clock)
     assert held(again, "p") == 4
     again.close()
 
@@ -263,9 +262,8 @@ class _FaultyCursor:
 
 def fail(store: Store, at: str, *, afterwards: bool = False) -> None:
     """Let the next statement that begins so fail, before or after the database has done it."""
-    con = store._writers[0]._session.con
-    assert con is not None
-    store._writers[0]._session.con = Faulty(con, at, afterwards=afterwards)  # type: ignore[assignment]
+    faulty = Faulty(connection(store), at, afterwards=afterwards)
+    store._writers[0]._session.con = faulty  # type: ignore[attr-defined]
 
 
 @pytest.mark.sqlite

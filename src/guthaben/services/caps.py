@@ -18,7 +18,7 @@ from guthaben.errors import InvalidAmount, InvalidInput
 from guthaben.services.checks import checked_text, practice_id_of
 from guthaben.store import caps as rows
 from guthaben.store import queries
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

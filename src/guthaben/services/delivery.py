@@ -27,8 +27,8 @@ from guthaben.services.jobs import Turn
 from guthaben.services.notices import OPERATOR, Audience, Notice, tell
 from guthaben.services.targets import Targets
 from guthaben.store import outbox, settings, targets
-from guthaben.store.connection import Cursor
 from guthaben.store.outbox import Claimed, DeliveryRow, NoticeRow
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.targets import EVERYTHING, ContactRow, EndpointRow
 from guthaben.store.workspace import Workspace

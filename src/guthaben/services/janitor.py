@@ -30,7 +30,7 @@ from guthaben.services.charging import (
 )
 from guthaben.store import attempts, topups
 from guthaben.store.adopted import Run
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace, new_topup_id
 

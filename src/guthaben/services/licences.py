@@ -34,9 +34,9 @@ from guthaben.services.licence_state import standings
 from guthaben.store import licences as rows
 from guthaben.store import plans as plan_rows
 from guthaben.store import queries, topups
-from guthaben.store.connection import Cursor
 from guthaben.store.licences import HeldRow, SubscriptionRow
 from guthaben.store.plans import OrderRow
+from guthaben.store.session import Cursor
 from guthaben.store.workspace import Workspace
 
 log = logging.getLogger("guthaben.licences")

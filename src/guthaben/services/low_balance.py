@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from guthaben.services.jobs import Turn
 from guthaben.services.notices import Fact, Notice, tell
 from guthaben.store import low_watch
-from guthaben.store.connection import Cursor
 from guthaben.store.low_watch import Level, Standing, Touched
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

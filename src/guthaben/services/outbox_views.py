@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from guthaben.services.notices import Audience, Notice
 from guthaben.store import outbox, settings, targets
-from guthaben.store.connection import Cursor
 from guthaben.store.outbox import DeliveryRow, NoticeRow
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

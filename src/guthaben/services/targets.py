@@ -23,7 +23,7 @@ from guthaben.errors import InvalidInput, Refused
 from guthaben.services import checks
 from guthaben.services.notices import Notice, new_notice_id
 from guthaben.store import outbox, queries, settings, targets
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.targets import EVERYTHING, ContactRow, EndpointRow
 from guthaben.store.workspace import Workspace

@@ -17,7 +17,7 @@ from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of, rea
 from guthaben.services.guthaben import Guthaben
 from guthaben.store import attempts, settings, topups
 from guthaben.store.attempts import EVERYBODY, Stop
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.settings import ConsentRow
 from guthaben.store.workspace import Workspace
 

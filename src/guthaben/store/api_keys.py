@@ -6,8 +6,9 @@ none is ever deleted. `practice_no` 0 means every practice.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 
 class ApiKeyRow(NamedTuple):
@@ -30,7 +31,7 @@ _SELECT = (
 )
 
 
-def insert_key(cursor: sqlite3.Cursor, row: ApiKeyRow) -> None:
+def insert_key(cursor: Cursor, row: ApiKeyRow) -> None:
     """Store a new key; its id and its hash are unique."""
     cursor.execute(
         "INSERT INTO credit_api_key (key_id, hash, practice_no, scopes, name, created_at_s)"
@@ -39,13 +40,13 @@ def insert_key(cursor: sqlite3.Cursor, row: ApiKeyRow) -> None:
     )
 
 
-def find_key(cursor: sqlite3.Cursor, key_id: str) -> ApiKeyRow | None:
+def find_key(cursor: Cursor, key_id: str) -> ApiKeyRow | None:
     """Read one key by its id, revoked ones too."""
     row = cursor.execute(f"{_SELECT} WHERE k.key_id = ?", (key_id,)).fetchone()
     return ApiKeyRow(*row) if row else None
 
 
-def list_keys(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> list[ApiKeyRow]:
+def list_keys(cursor: Cursor, practice_id: str | None, limit: int) -> list[ApiKeyRow]:
     """Read keys, newest first; of one practice or all."""
     where, values = (
         ("", ()) if practice_id is None else (" WHERE p.practice_id = ?", (practice_id,))
@@ -56,7 +57,7 @@ def list_keys(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> li
     return [ApiKeyRow(*row) for row in rows]
 
 
-def revoke_key(cursor: sqlite3.Cursor, key_id: str, now_s: int) -> bool:
+def revoke_key(cursor: Cursor, key_id: str, now_s: int) -> bool:
     """Mark a key as revoked; tell whether it was valid until now."""
     cursor.execute(
         "UPDATE credit_api_key SET revoked_at_s = ? WHERE key_id = ? AND revoked_at_s = 0",

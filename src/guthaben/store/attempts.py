@@ -6,19 +6,17 @@ settings only hold where the need at hand began and when to try again. Bounded b
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, NamedTuple
 
 from guthaben.domain.auto_topup import CARD_WINDOW_S, AutoTopup
+from guthaben.store.session import Cursor
 from guthaben.store.topups import SELECTED, Located, event_from_row
 
 EVERYBODY = 0
 """Stands for all practices where a stop names one."""
 
 
-def with_tries(
-    cursor: sqlite3.Cursor, practice_no: int, context: AutoTopup, now_s: int
-) -> AutoTopup:
+def with_tries(cursor: Cursor, practice_no: int, context: AutoTopup, now_s: int) -> AutoTopup:
     """Add to what a claim looks at: stops, back-off, tries and failures, what is still open."""
     row = cursor.execute(
         "SELECT largest_minor, on_decline, need_no, retry_at_s, since_event_no"
@@ -39,7 +37,7 @@ def with_tries(
     )
 
 
-def open_rappen(cursor: sqlite3.Cursor, practice_no: int, cap_month: str) -> int:
+def open_rappen(cursor: Cursor, practice_no: int, cap_month: str) -> int:
     """Add up what failed attempts of a month could still take at the provider."""
     return _number(
         cursor,
@@ -49,7 +47,7 @@ def open_rappen(cursor: sqlite3.Cursor, practice_no: int, cap_month: str) -> int
     )
 
 
-def tries_of_need(cursor: sqlite3.Cursor, practice_no: int, need_no: int) -> int:
+def tries_of_need(cursor: Cursor, practice_no: int, need_no: int) -> int:
     """Count the attempts of a need that may have reached the card."""
     return _number(
         cursor,
@@ -59,7 +57,7 @@ def tries_of_need(cursor: sqlite3.Cursor, practice_no: int, need_no: int) -> int
     )
 
 
-def failures_since(cursor: sqlite3.Cursor, practice_no: int, since_event_no: int) -> int:
+def failures_since(cursor: Cursor, practice_no: int, since_event_no: int) -> int:
     """Count the declined attempts after an event."""
     return _number(
         cursor,
@@ -69,7 +67,7 @@ def failures_since(cursor: sqlite3.Cursor, practice_no: int, since_event_no: int
     )
 
 
-def tries_of_card(cursor: sqlite3.Cursor, practice_no: int, method_id: str, now_s: int) -> int:
+def tries_of_card(cursor: Cursor, practice_no: int, method_id: str, now_s: int) -> int:
     """Count the attempts on a card without success within the window."""
     if not method_id:
         return 0
@@ -82,7 +80,7 @@ def tries_of_card(cursor: sqlite3.Cursor, practice_no: int, method_id: str, now_
     )
 
 
-def begin_need(cursor: sqlite3.Cursor, practice_no: int, need_no: int) -> None:
+def begin_need(cursor: Cursor, practice_no: int, need_no: int) -> None:
     """Note that a need began with this attempt."""
     cursor.execute(
         "UPDATE credit_topup_settings SET need_no = ? WHERE practice_no = ?",
@@ -90,7 +88,7 @@ def begin_need(cursor: sqlite3.Cursor, practice_no: int, need_no: int) -> None:
     )
 
 
-def end_need(cursor: sqlite3.Cursor, practice_no: int, card_paid_event_no: int) -> None:
+def end_need(cursor: Cursor, practice_no: int, card_paid_event_no: int) -> None:
     """Note that credit came; if the saved card paid it, its failures and its wait are over."""
     cursor.execute(
         "UPDATE credit_topup_settings SET need_no = 0,"
@@ -101,7 +99,7 @@ def end_need(cursor: sqlite3.Cursor, practice_no: int, card_paid_event_no: int) 
     )
 
 
-def forgive(cursor: sqlite3.Cursor, practice_no: int) -> None:
+def forgive(cursor: Cursor, practice_no: int) -> None:
     """Begin anew after the customer acted: failures so far count no longer, nor does the wait."""
     cursor.execute(
         "UPDATE credit_topup_settings SET need_no = 0, retry_at_s = 0, since_event_no ="
@@ -111,7 +109,7 @@ def forgive(cursor: sqlite3.Cursor, practice_no: int) -> None:
     )
 
 
-def retry_at(cursor: sqlite3.Cursor, practice_no: int, at_s: int) -> None:
+def retry_at(cursor: Cursor, practice_no: int, at_s: int) -> None:
     """Let no attempt be made before an instant."""
     cursor.execute(
         "UPDATE credit_topup_settings SET retry_at_s = ? WHERE practice_no = ?",
@@ -126,7 +124,7 @@ class Due(NamedTuple):
     practice_id: str
 
 
-def due_practices(cursor: sqlite3.Cursor, now_s: int, after_no: int, limit: int) -> list[Due]:
+def due_practices(cursor: Cursor, now_s: int, after_no: int, limit: int) -> list[Due]:
     """Read practices whose automatic top-up is on and may be looked at again."""
     rows = cursor.execute(
         "SELECT practice_no, practice_id FROM credit_practice WHERE auto_topup_armed = 1"
@@ -136,7 +134,7 @@ def due_practices(cursor: sqlite3.Cursor, now_s: int, after_no: int, limit: int)
     return [Due(*row) for row in rows]
 
 
-def open_payments(cursor: sqlite3.Cursor, after: tuple[int, int], limit: int) -> list[Located]:
+def open_payments(cursor: Cursor, after: tuple[int, int], limit: int) -> list[Located]:
     """Read failed attempts whose payment the provider has not cancelled, a page at a time."""
     fields = ", ".join(f"e.{name}" for name in SELECTED.split(", "))
     rows = cursor.execute(
@@ -149,7 +147,7 @@ def open_payments(cursor: sqlite3.Cursor, after: tuple[int, int], limit: int) ->
     return [Located(row[0], row[1], event_from_row(row[2:])) for row in rows]
 
 
-def left_open(cursor: sqlite3.Cursor, practice_no: int) -> list[Located]:
+def left_open(cursor: Cursor, practice_no: int) -> list[Located]:
     """Read the failed attempts of one practice that its customer could still complete."""
     rows = cursor.execute(
         f"SELECT {SELECTED} FROM credit_event WHERE practice_no = ? AND open_minor > 0"
@@ -170,7 +168,7 @@ class Stop(NamedTuple):
     at_s: int
 
 
-def is_stopped(cursor: sqlite3.Cursor, practice_no: int) -> bool:
+def is_stopped(cursor: Cursor, practice_no: int) -> bool:
     """Tell whether an operator holds back this practice, or all."""
     return (
         cursor.execute(
@@ -181,7 +179,7 @@ def is_stopped(cursor: sqlite3.Cursor, practice_no: int) -> bool:
     )
 
 
-def find_stop(cursor: sqlite3.Cursor, practice_no: int) -> Stop | None:
+def find_stop(cursor: Cursor, practice_no: int) -> Stop | None:
     """Read the stop of one practice, or with `EVERYBODY` that of all."""
     row = cursor.execute(
         "SELECT reason, actor, at_s FROM credit_topup_stop WHERE practice_no = ?", (practice_no,)
@@ -189,7 +187,7 @@ def find_stop(cursor: sqlite3.Cursor, practice_no: int) -> Stop | None:
     return Stop(*row) if row else None
 
 
-def put_stop(cursor: sqlite3.Cursor, practice_no: int, stop: Stop) -> bool:
+def put_stop(cursor: Cursor, practice_no: int, stop: Stop) -> bool:
     """Stop a practice, or all; tell whether it is new. The first reason stands."""
     if find_stop(cursor, practice_no) is not None:
         return False
@@ -200,7 +198,7 @@ def put_stop(cursor: sqlite3.Cursor, practice_no: int, stop: Stop) -> bool:
     return True
 
 
-def lift_stop(cursor: sqlite3.Cursor, practice_no: int) -> bool:
+def lift_stop(cursor: Cursor, practice_no: int) -> bool:
     """Lift a stop; tell whether there was one. What was put off is looked at again."""
     if find_stop(cursor, practice_no) is None:
         return False
@@ -208,7 +206,7 @@ def lift_stop(cursor: sqlite3.Cursor, practice_no: int) -> bool:
     return True
 
 
-def stopped_practices(cursor: sqlite3.Cursor, limit: int) -> list[tuple[str, Stop]]:
+def stopped_practices(cursor: Cursor, limit: int) -> list[tuple[str, Stop]]:
     """List the practices that an operator holds back."""
     rows = cursor.execute(
         "SELECT p.practice_id, s.reason, s.actor, s.at_s FROM credit_topup_stop s"
@@ -218,5 +216,5 @@ def stopped_practices(cursor: sqlite3.Cursor, limit: int) -> list[tuple[str, Sto
     return [(str(row[0]), Stop(*row[1:])) for row in rows]
 
 
-def _number(cursor: sqlite3.Cursor, sql: str, values: tuple[Any, ...]) -> int:
+def _number(cursor: Cursor, sql: str, values: tuple[Any, ...]) -> int:
     return int(cursor.execute(sql, values).fetchone()[0])

@@ -5,12 +5,12 @@ Law: a call costs one row for ever. Empty texts are stored as NULL, which takes 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
 from guthaben.domain.calls import NO_ORIGIN, NO_USAGE, Call, Origin, Usage
 from guthaben.domain.grants import Slice
+from guthaben.store.session import Cursor
 
 CORE = Call._fields[:-2]
 COLUMNS = (*CORE, *Usage._fields, *Origin._fields)
@@ -76,7 +76,7 @@ def _usage_row(usage: Usage) -> tuple[Any, ...]:
     return (model or None, operation_type or None, ins, outs, total, audio_us, version or None)
 
 
-def insert_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> None:
+def insert_calls(cursor: Cursor, rows: Iterable[tuple[int, Call]]) -> None:
     """Store new calls, given with their practice's number."""
     bare: list[tuple[Any, ...]] = []
     full: list[tuple[Any, ...]] = []
@@ -93,7 +93,7 @@ def insert_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> No
         cursor.executemany(_INSERT, full)
 
 
-def update_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> None:
+def update_calls(cursor: Cursor, rows: Iterable[tuple[int, Call]]) -> None:
     """Store what changed on known calls."""
     cursor.executemany(
         _UPDATE,
@@ -108,27 +108,25 @@ def update_calls(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Call]]) -> No
     )  # fmt: skip
 
 
-def load_call(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> Call | None:
+def load_call(cursor: Cursor, practice_no: int, call_no: int) -> Call | None:
     """Read one call by its number."""
     row = cursor.execute(_SELECT_BY_NO, (practice_no, call_no)).fetchone()
     return from_row(row) if row else None
 
 
-def load_call_by_key(
-    cursor: sqlite3.Cursor, practice_no: int, operation: int, key: str
-) -> Call | None:
+def load_call_by_key(cursor: Cursor, practice_no: int, operation: int, key: str) -> Call | None:
     """Read the call that an idempotency key made."""
     row = cursor.execute(_SELECT_BY_KEY, (practice_no, operation, key)).fetchone()
     return from_row(row) if row else None
 
 
-def load_due(cursor: sqlite3.Cursor, practice_no: int, now_ms: int) -> list[Call]:
+def load_due(cursor: Cursor, practice_no: int, now_ms: int) -> list[Call]:
     """Read the practice's due open calls, the first hundred in the order of their due time."""
     rows = cursor.execute(_SELECT_DUE, (practice_no, now_ms, SWEEP_LIMIT)).fetchall()
     return [from_row(row) for row in rows]
 
 
-def next_due_ms(cursor: sqlite3.Cursor, practice_no: int) -> int | None:
+def next_due_ms(cursor: Cursor, practice_no: int) -> int | None:
     """Tell when the practice's next open call falls due."""
     row = cursor.execute(_SELECT_NEXT_DUE, (practice_no,)).fetchone()
     return int(row[0]) if row[0] is not None else None

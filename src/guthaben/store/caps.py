@@ -6,7 +6,6 @@ its window at every commit. Counting begins with a cap: setting one counts what 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,12 +13,13 @@ from guthaben.domain.calls import Call
 from guthaben.domain.caps import Cap, Caps, capped, counted, left, windows
 from guthaben.domain.period import day_bounds, month_bounds
 from guthaben.domain.practice import Practice
+from guthaben.store.session import Cursor
 
 NO_CAPS: Final[Caps] = {}
 _COLUMN_OF: Final = {"key": "api_key_id", "device": "device_id"}
 
 
-def load(cursor: sqlite3.Cursor, practice_no: int) -> Caps:
+def load(cursor: Cursor, practice_no: int) -> Caps:
     """Read the caps of a practice."""
     rows = cursor.execute(
         "SELECT subject, day_nano_usd, month_nano_usd, per_minute, at_once FROM credit_cap"
@@ -29,7 +29,7 @@ def load(cursor: sqlite3.Cursor, practice_no: int) -> Caps:
     return {row[0]: Cap(*row) for row in rows}
 
 
-def used(cursor: sqlite3.Cursor, practice_no: int, subject: str, window: str) -> int:
+def used(cursor: Cursor, practice_no: int, subject: str, window: str) -> int:
     """Read what a subject used in a window."""
     row = cursor.execute(
         "SELECT used_nano_usd FROM credit_cap_counter"
@@ -39,7 +39,7 @@ def used(cursor: sqlite3.Cursor, practice_no: int, subject: str, window: str) ->
     return int(row[0]) if row else 0
 
 
-def put(cursor: sqlite3.Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
+def put(cursor: Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
     """Set a cap."""
     cursor.execute(
         "INSERT INTO credit_cap (practice_no, subject, day_nano_usd, month_nano_usd, per_minute,"
@@ -51,7 +51,7 @@ def put(cursor: sqlite3.Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
     )
 
 
-def remove(cursor: sqlite3.Cursor, practice_no: int, subject: str) -> bool:
+def remove(cursor: Cursor, practice_no: int, subject: str) -> bool:
     """Take a cap away; tell whether there was one."""
     cursor.execute(
         "DELETE FROM credit_cap WHERE practice_no = ? AND subject = ?", (practice_no, subject)
@@ -59,7 +59,7 @@ def remove(cursor: sqlite3.Cursor, practice_no: int, subject: str) -> bool:
     return cursor.rowcount > 0
 
 
-def recount(cursor: sqlite3.Cursor, practice: Practice, subject: str, now_s: int) -> None:
+def recount(cursor: Cursor, practice: Practice, subject: str, now_s: int) -> None:
     """Count anew, from the calls, what a subject used in this day and month; '*': all of a kind.
 
     Its cost grows with the calls of the month: only setting a cap asks for it.
@@ -85,9 +85,7 @@ def recount(cursor: sqlite3.Cursor, practice: Practice, subject: str, now_s: int
         _add(cursor, number, (((f"{kind}:{who}", window), amount) for who, amount in rows))
 
 
-def _add(
-    cursor: sqlite3.Cursor, practice_no: int, found: Iterable[tuple[tuple[str, str], int]]
-) -> None:
+def _add(cursor: Cursor, practice_no: int, found: Iterable[tuple[tuple[str, str], int]]) -> None:
     cursor.executemany(
         'INSERT INTO credit_cap_counter (practice_no, subject, "window", used_nano_usd)'
         ' VALUES (?, ?, ?, ?) ON CONFLICT (practice_no, subject, "window")'
@@ -99,7 +97,7 @@ def _add(
 class CapCounts:
     """What the calls of one transaction change in the counters."""
 
-    def __init__(self, cursor: sqlite3.Cursor, known: dict[str, Caps]) -> None:
+    def __init__(self, cursor: Cursor, known: dict[str, Caps]) -> None:
         self._cursor = cursor
         self._known = known
         self._stored: dict[tuple[int, str, str], int] = {}
@@ -151,9 +149,7 @@ class CapCounts:
             _change(self._cursor, *place, amount)
 
 
-def _change(
-    cursor: sqlite3.Cursor, practice_no: int, subject: str, window: str, amount: int
-) -> None:
+def _change(cursor: Cursor, practice_no: int, subject: str, window: str, amount: int) -> None:
     """Change one counter. A window that was never counted (its cap is newer) has none to lower."""
     if amount >= 0:
         _add(cursor, practice_no, [((subject, window), amount)])

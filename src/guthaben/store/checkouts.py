@@ -6,8 +6,9 @@ is needed to ask again, because addresses stand in it.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 
 class OpenPage(NamedTuple):
@@ -30,7 +31,7 @@ class CardConsent(NamedTuple):
 
 
 def add_page(
-    cursor: sqlite3.Cursor, practice_no: int, event_no: int, order_json: str, look_at_s: int
+    cursor: Cursor, practice_no: int, event_no: int, order_json: str, look_at_s: int
 ) -> None:
     """Note a page that is about to be asked for."""
     cursor.execute(
@@ -40,7 +41,7 @@ def add_page(
     )
 
 
-def page_known(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> None:
+def page_known(cursor: Cursor, practice_no: int, event_no: int) -> None:
     """Forget what was ordered: the page exists, and its id stands on the credit event."""
     cursor.execute(
         "UPDATE credit_checkout SET order_json = '' WHERE practice_no = ? AND event_no = ?",
@@ -48,7 +49,7 @@ def page_known(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> None:
     )
 
 
-def page_over(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> None:
+def page_over(cursor: Cursor, practice_no: int, event_no: int) -> None:
     """Note that nobody can pay on the page any more."""
     cursor.execute(
         "UPDATE credit_checkout SET is_open = 0, order_json = ''"
@@ -57,7 +58,7 @@ def page_over(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> None:
     )
 
 
-def look_again(cursor: sqlite3.Cursor, practice_no: int, event_no: int, at_s: int) -> None:
+def look_again(cursor: Cursor, practice_no: int, event_no: int, at_s: int) -> None:
     """Put the next look at a page off."""
     cursor.execute(
         "UPDATE credit_checkout SET next_look_at_s = ?, looks = looks + 1"
@@ -66,7 +67,7 @@ def look_again(cursor: sqlite3.Cursor, practice_no: int, event_no: int, at_s: in
     )
 
 
-def due_pages(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[OpenPage]:
+def due_pages(cursor: Cursor, now_s: int, limit: int) -> list[OpenPage]:
     """Read the pages whose time has come, the longest overdue first."""
     rows = cursor.execute(
         "SELECT c.practice_no, c.event_no, p.practice_id, c.order_json, c.looks"
@@ -78,7 +79,7 @@ def due_pages(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[OpenPage]:
     return [OpenPage(*row) for row in rows]
 
 
-def page_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> OpenPage | None:
+def page_of(cursor: Cursor, practice_no: int, event_no: int) -> OpenPage | None:
     """Read one page, if it is not known to be over."""
     row = cursor.execute(
         "SELECT c.practice_no, c.event_no, p.practice_id, c.order_json, c.looks"
@@ -89,9 +90,7 @@ def page_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> OpenPage
     return OpenPage(*row) if row else None
 
 
-def add_card_consent(
-    cursor: sqlite3.Cursor, practice_no: int, event_no: int, consent: CardConsent
-) -> None:
+def add_card_consent(cursor: Cursor, practice_no: int, event_no: int, consent: CardConsent) -> None:
     """Record that the card of a purchase may be kept."""
     cursor.execute(
         "INSERT INTO credit_card_consent (practice_no, event_no, text_version, language, actor,"
@@ -100,7 +99,7 @@ def add_card_consent(
     )
 
 
-def card_consent(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> CardConsent | None:
+def card_consent(cursor: Cursor, practice_no: int, event_no: int) -> CardConsent | None:
     """Read whether the card of a purchase may be kept."""
     row = cursor.execute(
         "SELECT text_version, language, actor, given_at_s FROM credit_card_consent"
@@ -110,7 +109,7 @@ def card_consent(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> Car
     return CardConsent(*row) if row else None
 
 
-def language_of(cursor: sqlite3.Cursor, practice_id: str) -> str | None:
+def language_of(cursor: Cursor, practice_id: str) -> str | None:
     """Read the language a practice asked for."""
     row = cursor.execute(
         "SELECT l.language FROM credit_language l JOIN credit_practice p"
@@ -120,7 +119,7 @@ def language_of(cursor: sqlite3.Cursor, practice_id: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def set_language(cursor: sqlite3.Cursor, practice_no: int, language: str, now_s: int) -> None:
+def set_language(cursor: Cursor, practice_no: int, language: str, now_s: int) -> None:
     """Keep the language a practice asked for."""
     cursor.execute(
         "INSERT INTO credit_language (practice_no, language, updated_at_s) VALUES (?, ?, ?)"

@@ -61,8 +61,8 @@ def fingerprint(source: Cursor) -> str:
 def copy(source: Cursor, space: Workspace, tables: list[Table], name: str = "") -> Copied:
     """Copy all rows into the database of an open transaction.
 
-    `name` names the source; without it the source's own secret does. Idempotent: the second time nothing is done. Raises `MigrationNeeded` with what stands in the
-    way.
+    `name` names the source; without it the source's own secret does. Idempotent: the second time
+    nothing is done. Raises `MigrationNeeded` with what stands in the way.
     """
     target = space.cursor
     mark = _MARK + (name or fingerprint(source))

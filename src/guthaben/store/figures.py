@@ -5,13 +5,13 @@ Law: they change nothing, and their cost grows with the number of practices, nev
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, NamedTuple
 
 from guthaben.store import cases, payment_states, refunds
 from guthaben.store import inbox as inbox_rows
 from guthaben.store.jobs import JobRow, load_jobs
 from guthaben.store.outbox import OutboxFigures, outbox_figures
+from guthaben.store.session import Cursor
 
 
 class Figures(NamedTuple):
@@ -33,7 +33,7 @@ class Figures(NamedTuple):
     reconcile_ended_at_s: int = 0
 
 
-def figures(cursor: sqlite3.Cursor) -> Figures:
+def figures(cursor: Cursor) -> Figures:
     """Add up what the whole database holds."""
     practices, held, debt = cursor.execute(
         "SELECT COUNT(*), COALESCE(SUM(held_nano_usd), 0), COALESCE(SUM(debt_nano_usd), 0)"
@@ -57,7 +57,7 @@ def figures(cursor: sqlite3.Cursor) -> Figures:
     )  # fmt: skip
 
 
-def alarms(cursor: sqlite3.Cursor, practice_id: str | None, limit: int) -> list[dict[str, Any]]:
+def alarms(cursor: Cursor, practice_id: str | None, limit: int) -> list[dict[str, Any]]:
     """Read alarms that nobody cleared, newest first; of one practice or all."""
     where, values = ("", ()) if practice_id is None else (" AND p.practice_id = ?", (practice_id,))
     rows = cursor.execute(

@@ -5,8 +5,9 @@ Law: an event is stored once per provider and mode; nothing is deleted because i
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 
 class Letter(NamedTuple):
@@ -21,7 +22,7 @@ class Letter(NamedTuple):
 
 
 def store(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     *,
     livemode: bool,
     event_id: str,
@@ -43,7 +44,7 @@ def store(
     return cursor.rowcount == 1
 
 
-def is_stored(cursor: sqlite3.Cursor, livemode: bool, event_id: str) -> bool:
+def is_stored(cursor: Cursor, livemode: bool, event_id: str) -> bool:
     """Tell whether an event was received before."""
     row = cursor.execute(
         "SELECT 1 FROM credit_inbox WHERE provider = 'stripe' AND livemode = ?"
@@ -53,7 +54,7 @@ def is_stored(cursor: sqlite3.Cursor, livemode: bool, event_id: str) -> bool:
     return row is not None
 
 
-def waiting(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[Letter]:
+def waiting(cursor: Cursor, now_s: int, limit: int) -> list[Letter]:
     """Read events that are due to be applied, in the order of their arrival."""
     rows = cursor.execute(
         "SELECT livemode, provider_event_id, event_type, payload, attempts, received_at_s"
@@ -64,7 +65,7 @@ def waiting(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[Letter]:
     return [Letter(bool(row[0]), *row[1:]) for row in rows]
 
 
-def finish(cursor: sqlite3.Cursor, letter: Letter, status: str, reason: str, now_s: int) -> None:
+def finish(cursor: Cursor, letter: Letter, status: str, reason: str, now_s: int) -> None:
     """Close an event: done, ignored, quarantined or dead."""
     cursor.execute(
         "UPDATE credit_inbox SET status = ?, reason = ?, done_at_s = ?, attempts = attempts + 1"
@@ -73,7 +74,7 @@ def finish(cursor: sqlite3.Cursor, letter: Letter, status: str, reason: str, now
     )
 
 
-def try_again(cursor: sqlite3.Cursor, letter: Letter, at_s: int, reason: str) -> None:
+def try_again(cursor: Cursor, letter: Letter, at_s: int, reason: str) -> None:
     """Put an event off."""
     cursor.execute(
         "UPDATE credit_inbox SET next_try_at_s = ?, reason = ?, attempts = attempts + 1"
@@ -82,7 +83,7 @@ def try_again(cursor: sqlite3.Cursor, letter: Letter, at_s: int, reason: str) ->
     )
 
 
-def depth(cursor: sqlite3.Cursor) -> dict[str, int]:
+def depth(cursor: Cursor) -> dict[str, int]:
     """Count events by status, the finished ones left out."""
     rows = cursor.execute(
         "SELECT status, COUNT(*) FROM credit_inbox WHERE status IN ('new', 'dead', 'quarantined')"

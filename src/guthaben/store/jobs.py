@@ -6,8 +6,9 @@ the case that a clock or a pause lies: what an older holder writes later is refu
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 _LEADER = "leader"
 _SKEW_MS = 60_000
@@ -50,9 +51,7 @@ _UPSERT = (
 )
 
 
-def lead(
-    cursor: sqlite3.Cursor, holder: str, place: str, *, now_ms: int, for_ms: int
-) -> Lease | None:
+def lead(cursor: Cursor, holder: str, place: str, *, now_ms: int, for_ms: int) -> Lease | None:
     """Take the lead or keep it, in one transaction; None while somebody else has it.
 
     A lease that ends more than a minute later than one taken now would is left from before a clock
@@ -74,7 +73,7 @@ def lead(
     return found if found is not None and found.holder == holder else None
 
 
-def resign(cursor: sqlite3.Cursor, holder: str) -> None:
+def resign(cursor: Cursor, holder: str) -> None:
     """Give the lead up, so that nobody has to wait for its end."""
     cursor.execute(
         "UPDATE credit_lease SET holder = '', until_ms = 0 WHERE name = ? AND holder = ?",
@@ -82,7 +81,7 @@ def resign(cursor: sqlite3.Cursor, holder: str) -> None:
     )
 
 
-def leader(cursor: sqlite3.Cursor) -> Lease | None:
+def leader(cursor: Cursor) -> Lease | None:
     """Tell who leads, or led last."""
     row = cursor.execute(
         "SELECT holder, place, fence, until_ms FROM credit_lease WHERE name = ?", (_LEADER,)
@@ -90,7 +89,7 @@ def leader(cursor: sqlite3.Cursor) -> Lease | None:
     return Lease(*row) if row else None
 
 
-def lock_fence(cursor: sqlite3.Cursor, fence: int) -> bool:
+def lock_fence(cursor: Cursor, fence: int) -> bool:
     """Tell whether this fence is still the newest, and keep it so until the transaction ends."""
     cursor.execute(
         "UPDATE credit_lease SET fence = fence WHERE name = ? AND fence = ?", (_LEADER, fence)
@@ -98,17 +97,17 @@ def lock_fence(cursor: sqlite3.Cursor, fence: int) -> bool:
     return cursor.rowcount == 1
 
 
-def load_jobs(cursor: sqlite3.Cursor) -> list[JobRow]:
+def load_jobs(cursor: Cursor) -> list[JobRow]:
     """Read how all jobs are doing, in the order of their names."""
     rows = cursor.execute(f"SELECT {_COLUMNS} FROM credit_job ORDER BY name")
     return [JobRow(*row) for row in rows]
 
 
-def save_job(cursor: sqlite3.Cursor, row: JobRow) -> None:
+def save_job(cursor: Cursor, row: JobRow) -> None:
     """Write how a job is doing, unless a later leader has written since."""
     cursor.execute(_UPSERT, row)
 
 
-def forget_job(cursor: sqlite3.Cursor, name: str) -> None:
+def forget_job(cursor: Cursor, name: str) -> None:
     """Delete what is known of a job that no longer exists."""
     cursor.execute("DELETE FROM credit_job WHERE name = ?", (name,))

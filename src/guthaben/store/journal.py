@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 
 from guthaben.domain.journal import Transfer
+from guthaben.store.session import Cursor
 
 _COLUMNS = ", ".join(Transfer._fields)
 _INSERT = (
@@ -19,18 +19,18 @@ _SELECT_NEWEST = (
 )
 
 
-def insert_transfers(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Transfer]]) -> None:
+def insert_transfers(cursor: Cursor, rows: Iterable[tuple[int, Transfer]]) -> None:
     """Append transfers, given with their practice's number, in order of `seq`."""
     cursor.executemany(_INSERT, [(practice_no, *transfer) for practice_no, transfer in rows])
 
 
-def each_transfer(cursor: sqlite3.Cursor, practice_no: int) -> Iterator[Transfer]:
+def each_transfer(cursor: Cursor, practice_no: int) -> Iterator[Transfer]:
     """Read all transfers of a practice, oldest first."""
     return map(Transfer._make, cursor.execute(_SELECT_ALL, (practice_no,)))
 
 
 def newest_transfers(
-    cursor: sqlite3.Cursor, practice_no: int, before_seq: int, limit: int
+    cursor: Cursor, practice_no: int, before_seq: int, limit: int
 ) -> list[Transfer]:
     """Read transfers before a sequence number, newest first: one page of a statement."""
     rows = cursor.execute(_SELECT_NEWEST, (practice_no, before_seq, limit))

@@ -8,10 +8,10 @@ are not over and by the plans seen in their current periods.
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import NamedTuple
 
 from guthaben.domain.licences import Item, Sighting, Subscription
+from guthaben.store.session import Cursor
 
 _PROVIDER = "stripe"
 
@@ -63,7 +63,7 @@ def _row(row: tuple[object, ...]) -> SubscriptionRow:
     )
 
 
-def save_subscription(cursor: sqlite3.Cursor, row: SubscriptionRow) -> None:
+def save_subscription(cursor: Cursor, row: SubscriptionRow) -> None:
     """Store a subscription; whose it is and in which mode never changes."""
     cursor.execute(
         f"INSERT INTO credit_subscription (provider, {_SUBSCRIPTION})"
@@ -74,7 +74,7 @@ def save_subscription(cursor: sqlite3.Cursor, row: SubscriptionRow) -> None:
 
 
 def find_subscription(
-    cursor: sqlite3.Cursor, subscription_id: str, livemode: bool | None = None
+    cursor: Cursor, subscription_id: str, livemode: bool | None = None
 ) -> SubscriptionRow | None:
     """Find a subscription, whosever it is."""
     modes = (0, 1) if livemode is None else (int(livemode),)
@@ -90,7 +90,7 @@ def find_subscription(
 
 
 def subscriptions_of(
-    cursor: sqlite3.Cursor, practice_no: int, *, over: bool = False
+    cursor: Cursor, practice_no: int, *, over: bool = False
 ) -> list[SubscriptionRow]:
     """Read a practice's subscriptions: those that are not over, or all of them."""
     where = "" if over else " AND is_over = 0"
@@ -102,7 +102,7 @@ def subscriptions_of(
     return [_row(row) for row in rows]
 
 
-def is_subscription_of(cursor: sqlite3.Cursor, practice_no: int, licence: str) -> bool:
+def is_subscription_of(cursor: Cursor, practice_no: int, licence: str) -> bool:
     """Tell whether a practice's licence is one of its subscriptions."""
     return (
         cursor.execute(
@@ -114,7 +114,7 @@ def is_subscription_of(cursor: sqlite3.Cursor, practice_no: int, licence: str) -
 
 
 def see(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     row: SubscriptionRow,
     seen: Sighting,
     now_s: int,
@@ -132,7 +132,7 @@ def see(
 
 
 def seen_since(
-    cursor: sqlite3.Cursor, practice_no: int, subscription_id: str, start_s: int
+    cursor: Cursor, practice_no: int, subscription_id: str, start_s: int
 ) -> tuple[Sighting, ...]:
     """Read what was seen in a period that begins then, or later."""
     rows = cursor.execute(
@@ -143,7 +143,7 @@ def seen_since(
     return tuple(Sighting(_items(row[0]), bool(row[1])) for row in rows)
 
 
-def subscription_of(cursor: sqlite3.Cursor, row: SubscriptionRow) -> Subscription:
+def subscription_of(cursor: Cursor, row: SubscriptionRow) -> Subscription:
     """Give a stored subscription with what was seen of its current period, for the domain."""
     items = _items(row.items)
     # An item of a longer period may have been seen since its own beginning.
@@ -155,7 +155,7 @@ def subscription_of(cursor: sqlite3.Cursor, row: SubscriptionRow) -> Subscriptio
     )  # fmt: skip
 
 
-def owners_of_customer(cursor: sqlite3.Cursor, customer_id: str) -> set[str]:
+def owners_of_customer(cursor: Cursor, customer_id: str) -> set[str]:
     """Tell whose customer this is at the provider: practices that paid as this customer."""
     rows = cursor.execute(
         "SELECT p.practice_id FROM credit_practice p WHERE p.practice_no IN"
@@ -166,7 +166,7 @@ def owners_of_customer(cursor: sqlite3.Cursor, customer_id: str) -> set[str]:
     return {row[0] for row in rows}
 
 
-def customer_of(cursor: sqlite3.Cursor, practice_no: int, livemode: bool | None) -> str:
+def customer_of(cursor: Cursor, practice_no: int, livemode: bool | None) -> str:
     """Tell as which customer a practice pays; empty when nobody knows yet."""
     saved = "SELECT customer_id FROM credit_provider_customer WHERE customer_id IS NOT NULL"
     told = "SELECT customer_id FROM credit_subscription WHERE customer_id <> ''"
@@ -181,9 +181,7 @@ def customer_of(cursor: sqlite3.Cursor, practice_no: int, livemode: bool | None)
     return ""
 
 
-def overdue(
-    cursor: sqlite3.Cursor, due_before_s: int, asked_before_s: int, limit: int
-) -> list[str]:
+def overdue(cursor: Cursor, due_before_s: int, asked_before_s: int, limit: int) -> list[str]:
     """Read subscriptions whose news is late and that were not asked for lately."""
     rows = cursor.execute(
         "SELECT subscription_id FROM credit_subscription WHERE is_over = 0 AND due_at_s < ?"
@@ -193,7 +191,7 @@ def overdue(
     return [row[0] for row in rows]
 
 
-def note_asked(cursor: sqlite3.Cursor, subscription_id: str, now_s: int) -> None:
+def note_asked(cursor: Cursor, subscription_id: str, now_s: int) -> None:
     """Remember that a subscription was asked for, in vain."""
     cursor.execute(
         "UPDATE credit_subscription SET asked_at_s = ? WHERE subscription_id = ?"
@@ -202,7 +200,7 @@ def note_asked(cursor: sqlite3.Cursor, subscription_id: str, now_s: int) -> None
     )
 
 
-def page_of_owners(cursor: sqlite3.Cursor, after_no: int, limit: int) -> list[tuple[int, str]]:
+def page_of_owners(cursor: Cursor, after_no: int, limit: int) -> list[tuple[int, str]]:
     """Read practices that have a subscription, in the order of their numbers."""
     rows = cursor.execute(
         "SELECT DISTINCT s.practice_no, p.practice_id FROM credit_subscription s"
@@ -232,7 +230,7 @@ _HELD = ", ".join(HeldRow._fields)
 
 
 def hold(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     subscription_id: str,
     livemode: bool,
     reason: str,
@@ -251,7 +249,7 @@ def hold(
     return found
 
 
-def find_held(cursor: sqlite3.Cursor, name: str) -> HeldRow | None:
+def find_held(cursor: Cursor, name: str) -> HeldRow | None:
     """Find a held subscription by its own id or by the number it got here."""
     column, value = ("held_no", int(name)) if _is_number(name) else ("subscription_id", name)
     row = cursor.execute(
@@ -264,7 +262,7 @@ def _is_number(name: object) -> bool:
     return isinstance(name, str) and name.isascii() and name.isdigit() and len(name) < 19
 
 
-def held(cursor: sqlite3.Cursor, limit: int) -> list[HeldRow]:
+def held(cursor: Cursor, limit: int) -> list[HeldRow]:
     """Read subscriptions that wait for an operator, newest first."""
     rows = cursor.execute(
         f"SELECT {_HELD} FROM credit_subscription_held WHERE resolved_at_s = 0"
@@ -274,7 +272,7 @@ def held(cursor: sqlite3.Cursor, limit: int) -> list[HeldRow]:
     return [HeldRow(row[0], bool(row[1]), *row[2:]) for row in rows]
 
 
-def resolve_held(cursor: sqlite3.Cursor, subscription_id: str, now_s: int) -> None:
+def resolve_held(cursor: Cursor, subscription_id: str, now_s: int) -> None:
     """Remember that an operator has said whose subscription it is."""
     cursor.execute(
         "UPDATE credit_subscription_held SET resolved_at_s = ? WHERE subscription_id = ?"
@@ -283,9 +281,7 @@ def resolve_held(cursor: sqlite3.Cursor, subscription_id: str, now_s: int) -> No
     )
 
 
-def clear_alarm(
-    cursor: sqlite3.Cursor, code: str, subject: str, now_s: int, practice_no: int = 0
-) -> None:
+def clear_alarm(cursor: Cursor, code: str, subject: str, now_s: int, practice_no: int = 0) -> None:
     """Clear an alarm whose cause is gone."""
     cursor.execute(
         "UPDATE credit_alarm SET cleared_at_s = ? WHERE code = ? AND subject = ?"
@@ -303,7 +299,7 @@ class LicenceFigures(NamedTuple):
     held: int
 
 
-def figures(cursor: sqlite3.Cursor, now_s: int) -> LicenceFigures:
+def figures(cursor: Cursor, now_s: int) -> LicenceFigures:
     """Count subscriptions; the cost grows with their number, never with history."""
     rows = cursor.execute(
         "SELECT status, COUNT(*), SUM(is_unknown), SUM(CASE WHEN due_at_s < ? THEN 1 ELSE 0 END)"

@@ -6,7 +6,6 @@ Nothing here writes.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
 from guthaben.domain.calls import Call
@@ -16,12 +15,13 @@ from guthaben.domain.practice import Practice, allowance_grant
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import calls, practices, topups
 from guthaben.store.cache import Cache
+from guthaben.store.session import Cursor
 
 
 class Loaded:
     """States by their names; the workspace puts in what commands changed."""
 
-    def __init__(self, cursor: sqlite3.Cursor, cache: Cache) -> None:
+    def __init__(self, cursor: Cursor, cache: Cache) -> None:
         self.cursor = cursor
         self.cache = cache
         self.practices: dict[str, Practice] = {}

@@ -6,11 +6,11 @@ changed since the last look is found without reading any history.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 from guthaben.domain.practice import balance_of
 from guthaben.store import queries
+from guthaben.store.session import Cursor
 
 
 class Touched(NamedTuple):
@@ -38,7 +38,7 @@ class Standing(NamedTuple):
     basis: str
 
 
-def page(cursor: sqlite3.Cursor, after_no: int, limit: int) -> list[Touched]:
+def page(cursor: Cursor, after_no: int, limit: int) -> list[Touched]:
     """Read practices by number."""
     rows = cursor.execute(
         "SELECT practice_no, practice_id, last_seq FROM credit_practice WHERE practice_no > ?"
@@ -48,7 +48,7 @@ def page(cursor: sqlite3.Cursor, after_no: int, limit: int) -> list[Touched]:
     return [Touched(*row) for row in rows]
 
 
-def standing(cursor: sqlite3.Cursor, touched: Touched, now_s: int) -> Standing:
+def standing(cursor: Cursor, touched: Touched, now_s: int) -> Standing:
     """Compute what a practice has left of its period's allowance, or of the last credit it got.
 
     What open calls hold counts as left: it may come back.
@@ -69,7 +69,7 @@ def standing(cursor: sqlite3.Cursor, touched: Touched, now_s: int) -> Standing:
     )
 
 
-def load_level(cursor: sqlite3.Cursor, practice_no: int) -> Level | None:
+def load_level(cursor: Cursor, practice_no: int) -> Level | None:
     """Read how low a practice was told to be."""
     row = cursor.execute(
         "SELECT level, basis, crossings FROM credit_low_watch WHERE practice_no = ?", (practice_no,)
@@ -77,7 +77,7 @@ def load_level(cursor: sqlite3.Cursor, practice_no: int) -> Level | None:
     return Level(*row) if row else None
 
 
-def save_level(cursor: sqlite3.Cursor, practice_no: int, level: Level) -> None:
+def save_level(cursor: Cursor, practice_no: int, level: Level) -> None:
     """Write how low a practice was told to be."""
     cursor.execute(
         "INSERT INTO credit_low_watch (practice_no, level, basis, crossings) VALUES (?, ?, ?, ?)"

@@ -7,9 +7,10 @@ here. Practice number 0 stands for the operator.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 FAR_S = 3 * 86_400
 """No try is put off by so much: one that lies further ahead is left from before a clock was set."""
@@ -75,7 +76,7 @@ _JOINED = (
 )
 
 
-def add_notice(cursor: sqlite3.Cursor, row: NoticeRow) -> bool:
+def add_notice(cursor: Cursor, row: NoticeRow) -> bool:
     """Write a notice; tell whether this was not told before."""
     cursor.execute(
         f"INSERT INTO credit_notice ({_NOTICE}) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -85,7 +86,7 @@ def add_notice(cursor: sqlite3.Cursor, row: NoticeRow) -> bool:
     return cursor.rowcount == 1
 
 
-def find_notice(cursor: sqlite3.Cursor, notice_id: str) -> NoticeRow | None:
+def find_notice(cursor: Cursor, notice_id: str) -> NoticeRow | None:
     """Read one notice by its id."""
     row = cursor.execute(
         f"SELECT {_NOTICE} FROM credit_notice WHERE notice_id = ?", (notice_id,)
@@ -94,7 +95,7 @@ def find_notice(cursor: sqlite3.Cursor, notice_id: str) -> NoticeRow | None:
 
 
 def told(
-    cursor: sqlite3.Cursor, practice_no: int | None, limit: int, kinds: Iterable[str] | None = None
+    cursor: Cursor, practice_no: int | None, limit: int, kinds: Iterable[str] | None = None
 ) -> list[tuple[NoticeRow, str]]:
     """Read what one practice (0: the operator) or anybody was told, newest first, with its id."""
     where, values = "1 = 1", list[int | str]()
@@ -114,7 +115,7 @@ def told(
     return [(NoticeRow(*row[:-1]), row[-1]) for row in rows]
 
 
-def unspread(cursor: sqlite3.Cursor, kinds: Iterable[str], limit: int) -> list[NoticeRow]:
+def unspread(cursor: Cursor, kinds: Iterable[str], limit: int) -> list[NoticeRow]:
     """Read notices whose deliveries have not been worked out, the oldest first.
 
     Only of these kinds: what a later version has told waits for a later version.
@@ -129,7 +130,7 @@ def unspread(cursor: sqlite3.Cursor, kinds: Iterable[str], limit: int) -> list[N
 
 
 def spread(
-    cursor: sqlite3.Cursor, notice: NoticeRow, deliveries: Iterable[DeliveryRow], now_s: int
+    cursor: Cursor, notice: NoticeRow, deliveries: Iterable[DeliveryRow], now_s: int
 ) -> None:
     """Write the deliveries of a notice; those that exist stay as they are."""
     for row in deliveries:
@@ -140,7 +141,7 @@ def spread(
     )
 
 
-def add_delivery(cursor: sqlite3.Cursor, row: DeliveryRow) -> None:
+def add_delivery(cursor: Cursor, row: DeliveryRow) -> None:
     """Write a delivery, unless there is one to this target."""
     cursor.execute(
         f"INSERT INTO credit_delivery ({_DELIVERY}) VALUES ({', '.join('?' * _WIDTH)})"
@@ -155,7 +156,7 @@ _DUE = (
 )
 
 
-def is_due(cursor: sqlite3.Cursor, now_s: int) -> bool:
+def is_due(cursor: Cursor, now_s: int) -> bool:
     """Tell whether there is anything to claim."""
     found = cursor.execute(
         f"SELECT 1 FROM credit_delivery d WHERE {_DUE} LIMIT 1",
@@ -164,9 +165,7 @@ def is_due(cursor: sqlite3.Cursor, now_s: int) -> bool:
     return found is not None
 
 
-def claim(
-    cursor: sqlite3.Cursor, lease: str, *, now_s: int, for_s: int, limit: int
-) -> list[Claimed]:
+def claim(cursor: Cursor, lease: str, *, now_s: int, for_s: int, limit: int) -> list[Claimed]:
     """Take due deliveries that nobody is sending; until the lease ends they are ours alone."""
     rows = cursor.execute(
         f"{_JOINED} WHERE {_DUE} ORDER BY d.next_try_at_s, d.created_at_s LIMIT ?",
@@ -183,7 +182,7 @@ def claim(
     return found
 
 
-def close(cursor: sqlite3.Cursor, row: DeliveryRow, status: str, reason: str, now_s: int) -> bool:
+def close(cursor: Cursor, row: DeliveryRow, status: str, reason: str, now_s: int) -> bool:
     """End a delivery that we hold the lease of; tell whether we still did."""
     cursor.execute(
         "UPDATE credit_delivery SET status = ?, reason = ?, done_at_s = ?, attempts = attempts + 1,"
@@ -193,9 +192,7 @@ def close(cursor: sqlite3.Cursor, row: DeliveryRow, status: str, reason: str, no
     return cursor.rowcount == 1
 
 
-def put_off(
-    cursor: sqlite3.Cursor, row: DeliveryRow, at_s: int, reason: str, *, counted: bool
-) -> bool:
+def put_off(cursor: Cursor, row: DeliveryRow, at_s: int, reason: str, *, counted: bool) -> bool:
     """Let a delivery that we hold the lease of be tried again; tell whether we still held it."""
     cursor.execute(
         "UPDATE credit_delivery SET next_try_at_s = ?, reason = ?, attempts = attempts + ?,"
@@ -205,7 +202,7 @@ def put_off(
     return cursor.rowcount == 1
 
 
-def drop_waiting(cursor: sqlite3.Cursor, target_id: str, reason: str, now_s: int) -> int:
+def drop_waiting(cursor: Cursor, target_id: str, reason: str, now_s: int) -> int:
     """End what waits for a target that takes nothing more; tell how many."""
     cursor.execute(
         "UPDATE credit_delivery SET status = 'dropped', reason = ?, done_at_s = ?, lease = ''"
@@ -215,7 +212,7 @@ def drop_waiting(cursor: sqlite3.Cursor, target_id: str, reason: str, now_s: int
     return cursor.rowcount
 
 
-def deliveries(cursor: sqlite3.Cursor, notice_id: str) -> list[DeliveryRow]:
+def deliveries(cursor: Cursor, notice_id: str) -> list[DeliveryRow]:
     """Read the deliveries of a notice."""
     rows = cursor.execute(
         f"SELECT {_DELIVERY} FROM credit_delivery WHERE notice_id = ? AND practice_no ="
@@ -227,7 +224,7 @@ def deliveries(cursor: sqlite3.Cursor, notice_id: str) -> list[DeliveryRow]:
 
 
 def replay(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     now_s: int,
     *,
     notice_id: str | None = None,
@@ -252,7 +249,7 @@ def replay(
     return found
 
 
-def practice_of(cursor: sqlite3.Cursor, row: NoticeRow) -> str:
+def practice_of(cursor: Cursor, row: NoticeRow) -> str:
     """Tell the id of a notice's practice; empty for the operator's."""
     found = cursor.execute(
         "SELECT practice_id FROM credit_practice WHERE practice_no = ?", (row.practice_no,)
@@ -260,7 +257,7 @@ def practice_of(cursor: sqlite3.Cursor, row: NoticeRow) -> str:
     return str(found[0]) if found else ""
 
 
-def outbox_figures(cursor: sqlite3.Cursor) -> OutboxFigures:
+def outbox_figures(cursor: Cursor) -> OutboxFigures:
     """Count what waits and what was given up."""
     (new, first) = cursor.execute(
         "SELECT COUNT(*), COALESCE(MIN(told_at_s), 0) FROM credit_notice WHERE spread_at_s = 0"

@@ -6,21 +6,21 @@ the provider is asked for its page. Nothing here decides what a plan is worth to
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 from guthaben.domain.licences import PlanVersion
+from guthaben.store.session import Cursor
 
 _PLAN = "plan_no, lookup_key, from_s, allowance_nano_usd, trial_nano_usd, is_removed, author, at_s"
 
 
-def plan_versions(cursor: sqlite3.Cursor) -> list[PlanVersion]:
+def plan_versions(cursor: Cursor) -> list[PlanVersion]:
     """Read everything that was ever set about plans."""
     rows = cursor.execute(f"SELECT {_PLAN} FROM credit_plan ORDER BY plan_no")
     return [PlanVersion(*row)._replace(removed=bool(row[5])) for row in rows]
 
 
-def add_plan(cursor: sqlite3.Cursor, version: PlanVersion) -> None:
+def add_plan(cursor: Cursor, version: PlanVersion) -> None:
     """Store what a plan includes from a date on; its number is given here."""
     cursor.execute(
         f"INSERT INTO credit_plan ({_PLAN}) VALUES"
@@ -51,7 +51,7 @@ class OrderRow(NamedTuple):
     created_at_s: int
 
 
-def add_order(cursor: sqlite3.Cursor, row: OrderRow) -> None:
+def add_order(cursor: Cursor, row: OrderRow) -> None:
     """Store our own record of a purchase."""
     cursor.execute(
         f"INSERT INTO credit_license_order ({', '.join(OrderRow._fields)})"
@@ -60,7 +60,7 @@ def add_order(cursor: sqlite3.Cursor, row: OrderRow) -> None:
     )
 
 
-def load_order(cursor: sqlite3.Cursor, order_id: str) -> OrderRow | None:
+def load_order(cursor: Cursor, order_id: str) -> OrderRow | None:
     """Find a purchase by our own id."""
     row = cursor.execute(
         f"SELECT {', '.join(OrderRow._fields)} FROM credit_license_order WHERE order_id = ?",
@@ -72,16 +72,14 @@ def load_order(cursor: sqlite3.Cursor, order_id: str) -> OrderRow | None:
     return found._replace(livemode=None if row[6] is None else bool(row[6]))
 
 
-def note_session(cursor: sqlite3.Cursor, order_id: str, session_id: str) -> None:
+def note_session(cursor: Cursor, order_id: str, session_id: str) -> None:
     """Remember the page of a purchase."""
     cursor.execute(
         "UPDATE credit_license_order SET session_id = ? WHERE order_id = ?", (session_id, order_id)
     )
 
 
-def complete_order(
-    cursor: sqlite3.Cursor, practice_no: int, order_id: str, subscription_id: str
-) -> None:
+def complete_order(cursor: Cursor, practice_no: int, order_id: str, subscription_id: str) -> None:
     """Remember what subscription a purchase became; the first one stays."""
     cursor.execute(
         "UPDATE credit_license_order SET status = 'complete', reason = '', subscription_id = ?"
@@ -90,7 +88,7 @@ def complete_order(
     )
 
 
-def cancel_order(cursor: sqlite3.Cursor, order_id: str, reason: str) -> bool:
+def cancel_order(cursor: Cursor, order_id: str, reason: str) -> bool:
     """Close a purchase that came to nothing; one that succeeded stays as it is."""
     cursor.execute(
         "UPDATE credit_license_order SET status = 'canceled', reason = ?"

@@ -96,7 +96,7 @@ class PostgresCursor:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Run one statement."""
         self._begin()
-        self._cursor.execute(translated(sql, writes=self._writes), parameters)  # type: ignore[arg-type]
+        self._cursor.execute(translated(sql, writes=self._writes), parameters)
         return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
@@ -107,7 +107,7 @@ class PostgresCursor:
         if bulk is not None:
             self._cursor.execute(bulk.sql.encode(), (document(bulk, every),))
             return self
-        self._cursor.executemany(translated(sql, writes=self._writes), every)  # type: ignore[arg-type]
+        self._cursor.executemany(translated(sql, writes=self._writes), every)
         return self
 
     def preload(self, loaded: Loaded, asked: Sequence[tuple[str, Command]], now_s: int) -> None:

@@ -64,7 +64,7 @@ class Rewriter:
         columns = [name.strip() for name in found["columns"].split(",")]
         values = [value.strip() for value in found["values"].split(",")]
         given = tuple(name for name, value in zip(columns, values, strict=True) if value == "?")
-        if "?" in found["rest"]:
+        if "?" in found["rest"] or not self._knows(table, given):
             return None
         chosen = [
             f"r.{name}" if value == "?" else value
@@ -84,6 +84,8 @@ class Rewriter:
         if not plain or found["keys"].count("=") != len(keys):
             return None
         given = (*changes, *keys)
+        if not self._knows(table, given):
+            return None
         return self._made(
             table,
             given,
@@ -96,8 +98,14 @@ class Rewriter:
         columns = ", ".join(f"{name} {self._types[table, name]}" for name in given)
         return f"json_to_recordset(%s) AS r({columns})"
 
+    def _knows(self, table: str, columns: tuple[str, ...]) -> bool:
+        """Whether these are plain names of columns that there are, each once."""
+        return len(set(columns)) == len(columns) and all(
+            (table, name) in self._types for name in columns
+        )
+
     def _made(self, table: str, given: tuple[str, ...], sql: str) -> Bulk | None:
-        if len(set(given)) != len(given) or "%" in sql.replace("%s", ""):
+        if "%" in sql.replace("%s", ""):
             return None
         return Bulk(sql, given, tuple(self._types[table, name] == "bytea" for name in given))
 

@@ -111,4 +111,4 @@ def _grant_to_reader(con: psycopg.Connection[Any], table: str) -> None:
 
 
 def _do(con: psycopg.Connection[Any], statement: str, *names: str) -> None:
-    con.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+    con.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))

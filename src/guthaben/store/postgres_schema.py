@@ -29,7 +29,7 @@ _WORDS = [
     (r"\bINTEGER\b", "BIGINT"),
     (r"\bBLOB\b", "BYTEA"),
     (r"\)\s*WITHOUT ROWID", ")"),
-    (r"\bwindow\b", '"window"'),
+    (r'(?<!")\bwindow\b(?!")', '"window"'),
 ]
 _FIRST = (
     """CREATE TABLE IF NOT EXISTS credit_migration (

@@ -6,7 +6,6 @@ of the periods that the commands at hand speak of.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import genesis
 from guthaben.domain.practice import Practice
-from guthaben.store.session import LOCK
+from guthaben.store.session import LOCK, Cursor
 
 _PRACTICE_COLUMNS = Practice._fields[:-1]
 _PRACTICE = ", ".join(_PRACTICE_COLUMNS)
@@ -71,7 +70,7 @@ def stranger(practice_id: str) -> Practice:
     return Practice(0, practice_id, genesis(practice_id), time_zone=config.time_zone())
 
 
-def load_practice(cursor: sqlite3.Cursor, practice_id: str) -> Practice | None:
+def load_practice(cursor: Cursor, practice_id: str) -> Practice | None:
     """Read a practice with its open promotional and paid grants, without allowances."""
     row = cursor.execute(_SELECT_PRACTICE, (practice_id,)).fetchone()
     if row is None:
@@ -81,37 +80,37 @@ def load_practice(cursor: sqlite3.Cursor, practice_id: str) -> Practice | None:
 
 
 def load_allowance(
-    cursor: sqlite3.Cursor, practice_no: int, licence: str, period_start_s: int
+    cursor: Cursor, practice_no: int, licence: str, period_start_s: int
 ) -> Grant | None:
     """Read the allowance of one period."""
     row = cursor.execute(_SELECT_ALLOWANCE, (practice_no, licence, period_start_s)).fetchone()
     return grant_from_row(row) if row else None
 
 
-def load_movable(cursor: sqlite3.Cursor, practice_no: int, licence: str) -> list[Grant]:
+def load_movable(cursor: Cursor, practice_no: int, licence: str) -> list[Grant]:
     """Read the allowances whose bounds nobody has confirmed, or which once had other bounds."""
     rows = cursor.execute(_SELECT_MOVABLE, (practice_no, licence)).fetchall()
     return [grant_from_row(row) for row in rows]
 
 
-def load_grants(cursor: sqlite3.Cursor, practice_no: int, numbers: Iterable[int]) -> list[Grant]:
+def load_grants(cursor: Cursor, practice_no: int, numbers: Iterable[int]) -> list[Grant]:
     """Read single grants by number, also exhausted ones."""
     found = (cursor.execute(_SELECT_GRANT, (practice_no, no)).fetchone() for no in numbers)
     return [grant_from_row(row) for row in found if row]
 
 
-def insert_practice(cursor: sqlite3.Cursor, practice: Practice) -> int:
+def insert_practice(cursor: Cursor, practice: Practice) -> int:
     """Store a new practice; tell its internal number."""
     (practice_no,) = cursor.execute(_INSERT_PRACTICE, practice[1:-1]).fetchone()
     return int(practice_no)
 
 
-def update_practices(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> None:
+def update_practices(cursor: Cursor, practices: Iterable[Practice]) -> None:
     """Store the states of known practices."""
     cursor.executemany(_UPDATE_PRACTICE, [(*p[2:-1], p[0]) for p in practices])
 
 
-def update_counters(cursor: sqlite3.Cursor, practices: Iterable[Practice]) -> None:
+def update_counters(cursor: Cursor, practices: Iterable[Practice]) -> None:
     """Store what calls change of known practices: head and counters, none of the settings."""
     cursor.executemany(_UPDATE_COUNTERS, [(*p[2:_N_HOT], p[0]) for p in practices])
 
@@ -121,7 +120,7 @@ def differs_in_counters_only(before: Practice | None, after: Practice) -> bool:
     return before is not None and before[_N_HOT:-1] == after[_N_HOT:-1]
 
 
-def upsert_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
+def upsert_grants(cursor: Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
     """Store grants, new or changed in any way, given with their practice's number."""
     cursor.executemany(
         _UPSERT_GRANT,
@@ -132,7 +131,7 @@ def upsert_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> 
     )
 
 
-def update_grants(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
+def update_grants(cursor: Cursor, rows: Iterable[tuple[int, Grant]]) -> None:
     """Store what using credit changed: amounts only, so that no index is touched."""
     cursor.executemany(
         _UPDATE_GRANT,

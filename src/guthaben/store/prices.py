@@ -5,8 +5,9 @@ Law: sheets and versions are only added (triggers refuse the rest). The newest v
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 
 class PriceVersionRow(NamedTuple):
@@ -28,19 +29,19 @@ _SELECT = (
 )
 
 
-def newest_version_no(cursor: sqlite3.Cursor) -> int:
+def newest_version_no(cursor: Cursor) -> int:
     """Read the number of the version that counts, 0 without one."""
     row = cursor.execute("SELECT COALESCE(MAX(version_no), 0) FROM credit_price_version").fetchone()
     return int(row[0])
 
 
-def newest_version(cursor: sqlite3.Cursor) -> PriceVersionRow | None:
+def newest_version(cursor: Cursor) -> PriceVersionRow | None:
     """Read the version that counts."""
     row = cursor.execute(f"{_SELECT} ORDER BY version_no DESC LIMIT 1").fetchone()
     return PriceVersionRow(*row) if row else None
 
 
-def find_version(cursor: sqlite3.Cursor, version: str) -> PriceVersionRow | None:
+def find_version(cursor: Cursor, version: str) -> PriceVersionRow | None:
     """Read a version by its name; of several with one name, all are equal."""
     row = cursor.execute(
         f"{_SELECT} WHERE version = ? ORDER BY version_no DESC LIMIT 1", (version,)
@@ -48,13 +49,13 @@ def find_version(cursor: sqlite3.Cursor, version: str) -> PriceVersionRow | None
     return PriceVersionRow(*row) if row else None
 
 
-def list_versions(cursor: sqlite3.Cursor, limit: int) -> list[PriceVersionRow]:
+def list_versions(cursor: Cursor, limit: int) -> list[PriceVersionRow]:
     """Read versions, newest first."""
     rows = cursor.execute(f"{_SELECT} ORDER BY version_no DESC LIMIT ?", (limit,))
     return [PriceVersionRow(*row) for row in rows]
 
 
-def insert_version(cursor: sqlite3.Cursor, row: PriceVersionRow) -> None:
+def insert_version(cursor: Cursor, row: PriceVersionRow) -> None:
     """Store a version whose sheets are stored already."""
     cursor.execute(
         "INSERT INTO credit_price_version (version_no, version, hash, imported_hash, own_hash,"
@@ -63,7 +64,7 @@ def insert_version(cursor: sqlite3.Cursor, row: PriceVersionRow) -> None:
     )
 
 
-def keep_sheet(cursor: sqlite3.Cursor, sheet_hash: str, source: str, body: str, now_s: int) -> None:
+def keep_sheet(cursor: Cursor, sheet_hash: str, source: str, body: str, now_s: int) -> None:
     """Store a sheet, if it isn't there yet."""
     if read_sheet(cursor, sheet_hash) is None:
         cursor.execute(
@@ -72,7 +73,7 @@ def keep_sheet(cursor: sqlite3.Cursor, sheet_hash: str, source: str, body: str, 
         )
 
 
-def read_sheet(cursor: sqlite3.Cursor, sheet_hash: str) -> str | None:
+def read_sheet(cursor: Cursor, sheet_hash: str) -> str | None:
     """Read a sheet by its hash."""
     row = cursor.execute(
         "SELECT body FROM credit_price_sheet WHERE hash = ?", (sheet_hash,)

@@ -5,7 +5,6 @@ Law: none of them grows with history; what is long is paged by key, newest first
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, NamedTuple
 
 from guthaben.domain.calls import Call
@@ -13,6 +12,7 @@ from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance, Practice, balance_of, current_period
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import calls, practices, topups
+from guthaben.store.session import Cursor
 
 MAX_PAGE = 500
 
@@ -48,7 +48,7 @@ class Head(NamedTuple):
 
 
 def practice_with(
-    cursor: sqlite3.Cursor, practice_id: str, period: Period | None, now_s: int
+    cursor: Cursor, practice_id: str, period: Period | None, now_s: int
 ) -> tuple[Practice, Period]:
     """Read a practice with the allowance of a period (default: its current one)."""
     practice = practices.load_practice(cursor, practice_id)
@@ -65,16 +65,14 @@ def practice_with(
 
 
 def balance(
-    cursor: sqlite3.Cursor, practice_id: str, period: Period | None, now_s: int
+    cursor: Cursor, practice_id: str, period: Period | None, now_s: int
 ) -> tuple[Balance, int]:
     """Compute a balance, and tell from which instant (ms) something of the practice is due."""
     practice, period = practice_with(cursor, practice_id, period, now_s)
     return balance_of(practice, period, now_s), practice.next_due_ms
 
 
-def recent_calls(
-    cursor: sqlite3.Cursor, practice_id: str, before_call_no: int, limit: int
-) -> list[Call]:
+def recent_calls(cursor: Cursor, practice_id: str, before_call_no: int, limit: int) -> list[Call]:
     """Read calls, newest first."""
     rows = cursor.execute(
         f"SELECT {calls.SELECTED} FROM credit_call WHERE practice_no ="
@@ -86,7 +84,7 @@ def recent_calls(
 
 
 def recent_events(
-    cursor: sqlite3.Cursor, practice_id: str, before_event_no: int, limit: int
+    cursor: Cursor, practice_id: str, before_event_no: int, limit: int
 ) -> list[CreditEvent]:
     """Read credit events, newest first."""
     rows = cursor.execute(
@@ -99,7 +97,7 @@ def recent_events(
 
 
 def usage_by_quarter_hour(
-    cursor: sqlite3.Cursor, practice_id: str, since_ms: int, most_calls: int
+    cursor: Cursor, practice_id: str, since_ms: int, most_calls: int
 ) -> list[UsageRow]:
     """Add up the newest calls of a practice, at most so many, that were made since an instant."""
     rows = cursor.execute(
@@ -113,7 +111,7 @@ def usage_by_quarter_hour(
     return [UsageRow(*row) for row in rows]
 
 
-def time_zone_of(cursor: sqlite3.Cursor, practice_id: str) -> str:
+def time_zone_of(cursor: Cursor, practice_id: str) -> str:
     """Read the zone of a practice's days and months; a new one's is the default."""
     row = cursor.execute(
         "SELECT time_zone FROM credit_practice WHERE practice_id = ?", (practice_id,)
@@ -121,7 +119,7 @@ def time_zone_of(cursor: sqlite3.Cursor, practice_id: str) -> str:
     return str(row[0]) if row else practices.stranger(practice_id).time_zone
 
 
-def list_practices(cursor: sqlite3.Cursor, after_id: str, limit: int) -> list[PracticeRow]:
+def list_practices(cursor: Cursor, after_id: str, limit: int) -> list[PracticeRow]:
     """Read practices in the order of their ids."""
     rows = cursor.execute(
         "SELECT practice_id, status, mode, held_nano_usd, debt_nano_usd,"
@@ -134,7 +132,7 @@ def list_practices(cursor: sqlite3.Cursor, after_id: str, limit: int) -> list[Pr
     return [PracticeRow(*row) for row in rows]
 
 
-def heads(cursor: sqlite3.Cursor) -> list[Head]:
+def heads(cursor: Cursor) -> list[Head]:
     """Read the end of every chain."""
     rows = cursor.execute(
         "SELECT practice_id, last_seq, hex(head) FROM credit_practice ORDER BY practice_id"
@@ -142,7 +140,7 @@ def heads(cursor: sqlite3.Cursor) -> list[Head]:
     return [Head(row[0], row[1], row[2].lower()) for row in rows]
 
 
-def due_practices(cursor: sqlite3.Cursor, now_ms: int, limit: int) -> list[str]:
+def due_practices(cursor: Cursor, now_ms: int, limit: int) -> list[str]:
     """Read which practices have something due."""
     rows = cursor.execute(
         "SELECT practice_id FROM credit_practice WHERE next_due_ms <= ?"
@@ -152,7 +150,7 @@ def due_practices(cursor: sqlite3.Cursor, now_ms: int, limit: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def open_alarms(cursor: sqlite3.Cursor, limit: int) -> list[dict[str, Any]]:
+def open_alarms(cursor: Cursor, limit: int) -> list[dict[str, Any]]:
     """Read alarms nobody cleared, newest first."""
     rows = cursor.execute(
         "SELECT alarm_no, code, subject, raised_at_s FROM credit_alarm WHERE cleared_at_s = 0"
@@ -164,7 +162,7 @@ def open_alarms(cursor: sqlite3.Cursor, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def meta(cursor: sqlite3.Cursor, name: str) -> str:
+def meta(cursor: Cursor, name: str) -> str:
     """Read one value of the database's own settings."""
     row = cursor.execute("SELECT value FROM credit_meta WHERE name = ?", (name,)).fetchone()
     return str(row[0])

@@ -6,11 +6,11 @@ Consents are only added or revoked, never changed.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 from guthaben.domain.auto_topup import COOLDOWN_S, PAUSE
 from guthaben.store import attempts
+from guthaben.store.session import Cursor
 
 
 class TopupSettingsRow(NamedTuple):
@@ -47,7 +47,7 @@ class ConsentRow(NamedTuple):
     largest_rappen: int = 0
 
 
-def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupSettingsRow | None:
+def load_settings(cursor: Cursor, practice_no: int, mode: int) -> TopupSettingsRow | None:
     """Read the settings, with the saved customer and card."""
     row = cursor.execute(
         "SELECT s.enabled, s.amount_minor, s.credit_nano_usd, s.trigger_percent,"
@@ -61,7 +61,7 @@ def load_settings(cursor: sqlite3.Cursor, practice_no: int, mode: int) -> TopupS
 
 
 def save_settings(
-    cursor: sqlite3.Cursor, practice_no: int, mode: int, row: TopupSettingsRow, now_s: int
+    cursor: Cursor, practice_no: int, mode: int, row: TopupSettingsRow, now_s: int
 ) -> None:
     """Store settings, customer and card exactly as given, and arm or disarm the gate's watch.
 
@@ -99,7 +99,7 @@ def save_settings(
         attempts.forgive(cursor, practice_no)
 
 
-def pause_auto_topup(cursor: sqlite3.Cursor, practice_no: int, reason: str, now_s: int) -> None:
+def pause_auto_topup(cursor: Cursor, practice_no: int, reason: str, now_s: int) -> None:
     """Switch the automatic top-up off until the customer switches it on again, and say why."""
     cursor.execute(
         "UPDATE credit_topup_settings SET enabled = 0, paused_reason = ?, updated_at_s = ?"
@@ -111,7 +111,7 @@ def pause_auto_topup(cursor: sqlite3.Cursor, practice_no: int, reason: str, now_
     )
 
 
-def add_consent(cursor: sqlite3.Cursor, practice_no: int, consent: ConsentRow) -> None:
+def add_consent(cursor: Cursor, practice_no: int, consent: ConsentRow) -> None:
     """Record a consent; the newest one that is not revoked counts."""
     cursor.execute(
         "INSERT INTO credit_consent (practice_no, consent_no, source, text_version, language,"
@@ -123,7 +123,7 @@ def add_consent(cursor: sqlite3.Cursor, practice_no: int, consent: ConsentRow) -
     )
 
 
-def standing_consent_row(cursor: sqlite3.Cursor, practice_no: int) -> ConsentRow | None:
+def standing_consent_row(cursor: Cursor, practice_no: int) -> ConsentRow | None:
     """Read the consent that counts: the newest that was not revoked."""
     row = cursor.execute(
         "SELECT source, text_version, language, actor, amount_minor, trigger_percent,"
@@ -134,7 +134,7 @@ def standing_consent_row(cursor: sqlite3.Cursor, practice_no: int) -> ConsentRow
     return ConsentRow(*row) if row else None
 
 
-def revoke_consents(cursor: sqlite3.Cursor, practice_no: int, now_s: int) -> None:
+def revoke_consents(cursor: Cursor, practice_no: int, now_s: int) -> None:
     """Let no consent of the practice count any longer."""
     cursor.execute(
         "UPDATE credit_consent SET revoked_at_s = ? WHERE practice_no = ? AND revoked_at_s = 0",
@@ -143,7 +143,7 @@ def revoke_consents(cursor: sqlite3.Cursor, practice_no: int, now_s: int) -> Non
 
 
 def audit(
-    cursor: sqlite3.Cursor, practice_no: int, action: str, actor: str, detail: str, now_s: int
+    cursor: Cursor, practice_no: int, action: str, actor: str, detail: str, now_s: int
 ) -> None:
     """Write down a change of settings, outside the ledger."""
     cursor.execute(
@@ -154,9 +154,7 @@ def audit(
     )
 
 
-def raise_alarm(
-    cursor: sqlite3.Cursor, code: str, subject: str, now_s: int, practice_no: int = 0
-) -> None:
+def raise_alarm(cursor: Cursor, code: str, subject: str, now_s: int, practice_no: int = 0) -> None:
     """Raise an alarm for the operator, once per open code and subject."""
     cursor.execute(
         "INSERT INTO credit_alarm (practice_no, code, subject, raised_at_s)"
@@ -166,7 +164,7 @@ def raise_alarm(
     )
 
 
-def clear_alarm(cursor: sqlite3.Cursor, code: str, subject: str, now_s: int) -> bool:
+def clear_alarm(cursor: Cursor, code: str, subject: str, now_s: int) -> bool:
     """Clear an alarm whose cause is gone; tell whether it was open."""
     cursor.execute(
         "UPDATE credit_alarm SET cleared_at_s = ? WHERE code = ? AND subject = ?"

@@ -203,7 +203,8 @@ class Store:
     def copy_from(self, source: Store, name: str = "") -> Copied:
         """Copy everything that another database holds into this one, in one transaction.
 
-        Idempotent by the source's secret, or by `name`. Raises `MigrationNeeded` with what stands in the way, `StoreUnavailable`.
+        Idempotent by the source's secret, or by `name`. Raises `MigrationNeeded` with what stands
+        in the way, `StoreUnavailable`.
         """
 
         def work(space: Workspace, cursor: Cursor) -> Copied:
@@ -218,9 +219,10 @@ class Store:
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""
+        # The readers first: SQLite tidies its log up when the writer is the last to go.
+        self._database.close()
         for writer in self._writers:
             writer.close()
-        self._database.close()
 
 
 def _share(practice_id: str, lanes: int) -> int:

@@ -6,8 +6,9 @@ owner only. An address stands in `credit_contact` and nowhere else, so that it c
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 EVERYTHING = "*"
 
@@ -40,7 +41,7 @@ _ENDPOINT = ", ".join(EndpointRow._fields)
 _ONE_ENDPOINT = "practice_no = ? AND endpoint_id = ?"
 
 
-def owner_no(cursor: sqlite3.Cursor, practice_id: str) -> int | None:
+def owner_no(cursor: Cursor, practice_id: str) -> int | None:
     """Tell the number of a practice, if anybody has stored it."""
     row = cursor.execute(
         "SELECT practice_no FROM credit_practice WHERE practice_id = ?", (practice_id,)
@@ -51,7 +52,7 @@ def owner_no(cursor: sqlite3.Cursor, practice_id: str) -> int | None:
 # ---------------------------------------------------------------- contacts
 
 
-def add_contact(cursor: sqlite3.Cursor, row: ContactRow) -> str:
+def add_contact(cursor: Cursor, row: ContactRow) -> str:
     """Store an address, or the new language of a known one; tell its id."""
     cursor.execute(
         f"INSERT INTO credit_contact ({_CONTACT}) VALUES (?, ?, ?, ?, ?)"
@@ -65,7 +66,7 @@ def add_contact(cursor: sqlite3.Cursor, row: ContactRow) -> str:
     return str(contact_id)
 
 
-def contacts(cursor: sqlite3.Cursor, practice_no: int) -> list[ContactRow]:
+def contacts(cursor: Cursor, practice_no: int) -> list[ContactRow]:
     """Read the addresses of an owner."""
     rows = cursor.execute(
         f"SELECT {_CONTACT} FROM credit_contact WHERE practice_no = ?"
@@ -75,7 +76,7 @@ def contacts(cursor: sqlite3.Cursor, practice_no: int) -> list[ContactRow]:
     return [ContactRow(*row) for row in rows]
 
 
-def find_contact(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> ContactRow | None:
+def find_contact(cursor: Cursor, practice_no: int, contact_id: str) -> ContactRow | None:
     """Read one address of an owner."""
     row = cursor.execute(
         f"SELECT {_CONTACT} FROM credit_contact WHERE practice_no = ? AND contact_id = ?",
@@ -84,7 +85,7 @@ def find_contact(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> C
     return ContactRow(*row) if row else None
 
 
-def erase_contact(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> bool:
+def erase_contact(cursor: Cursor, practice_no: int, contact_id: str) -> bool:
     """Delete an address and what it did not want; tell whether it was there."""
     cursor.execute(
         "DELETE FROM credit_unsubscribed WHERE practice_no = ? AND contact_id = ?",
@@ -97,9 +98,7 @@ def erase_contact(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> 
     return cursor.rowcount == 1
 
 
-def unsubscribe(
-    cursor: sqlite3.Cursor, practice_no: int, contact_id: str, kind: str, now_s: int
-) -> None:
+def unsubscribe(cursor: Cursor, practice_no: int, contact_id: str, kind: str, now_s: int) -> None:
     """Note that an address does not want a kind, or with `*` nothing that is not contractual."""
     cursor.execute(
         "INSERT INTO credit_unsubscribed (practice_no, contact_id, kind, at_s)"
@@ -108,7 +107,7 @@ def unsubscribe(
     )
 
 
-def subscribe(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> None:
+def subscribe(cursor: Cursor, practice_no: int, contact_id: str) -> None:
     """Let an address have everything again."""
     cursor.execute(
         "DELETE FROM credit_unsubscribed WHERE practice_no = ? AND contact_id = ?",
@@ -116,7 +115,7 @@ def subscribe(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> None
     )
 
 
-def unwanted(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> frozenset[str]:
+def unwanted(cursor: Cursor, practice_no: int, contact_id: str) -> frozenset[str]:
     """Read what an address does not want."""
     rows = cursor.execute(
         "SELECT kind FROM credit_unsubscribed WHERE practice_no = ? AND contact_id = ?",
@@ -128,14 +127,14 @@ def unwanted(cursor: sqlite3.Cursor, practice_no: int, contact_id: str) -> froze
 # ---------------------------------------------------------------- endpoints
 
 
-def add_endpoint(cursor: sqlite3.Cursor, row: EndpointRow) -> None:
+def add_endpoint(cursor: Cursor, row: EndpointRow) -> None:
     """Store a new endpoint."""
     cursor.execute(
         f"INSERT INTO credit_endpoint ({_ENDPOINT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
     )
 
 
-def endpoints(cursor: sqlite3.Cursor, practice_no: int) -> list[EndpointRow]:
+def endpoints(cursor: Cursor, practice_no: int) -> list[EndpointRow]:
     """Read the endpoints of an owner."""
     rows = cursor.execute(
         f"SELECT {_ENDPOINT} FROM credit_endpoint WHERE practice_no = ?"
@@ -145,7 +144,7 @@ def endpoints(cursor: sqlite3.Cursor, practice_no: int) -> list[EndpointRow]:
     return [EndpointRow(*row) for row in rows]
 
 
-def find_endpoint(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str) -> EndpointRow | None:
+def find_endpoint(cursor: Cursor, practice_no: int, endpoint_id: str) -> EndpointRow | None:
     """Read one endpoint of an owner."""
     row = cursor.execute(
         f"SELECT {_ENDPOINT} FROM credit_endpoint WHERE {_ONE_ENDPOINT}", (practice_no, endpoint_id)
@@ -153,7 +152,7 @@ def find_endpoint(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str) ->
     return EndpointRow(*row) if row else None
 
 
-def remove_endpoint(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str) -> bool:
+def remove_endpoint(cursor: Cursor, practice_no: int, endpoint_id: str) -> bool:
     """Delete an endpoint and its secrets; tell whether it was there."""
     for table in ("credit_endpoint_secret", "credit_endpoint"):
         cursor.execute(f"DELETE FROM {table} WHERE {_ONE_ENDPOINT}", (practice_no, endpoint_id))
@@ -161,7 +160,7 @@ def remove_endpoint(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str) 
 
 
 def switch_endpoint(
-    cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, disabled_at_s: int, reason: str
+    cursor: Cursor, practice_no: int, endpoint_id: str, disabled_at_s: int, reason: str
 ) -> bool:
     """Disable an endpoint, or with 0 enable it again; tell whether there is one."""
     cursor.execute(
@@ -172,7 +171,7 @@ def switch_endpoint(
     return cursor.rowcount == 1
 
 
-def endpoint_answered(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str) -> None:
+def endpoint_answered(cursor: Cursor, practice_no: int, endpoint_id: str) -> None:
     """Note that an endpoint takes what it is sent."""
     cursor.execute(
         f"UPDATE credit_endpoint SET failing_since_s = 0 WHERE {_ONE_ENDPOINT}"
@@ -181,7 +180,7 @@ def endpoint_answered(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str
     )
 
 
-def endpoint_failed(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, now_s: int) -> None:
+def endpoint_failed(cursor: Cursor, practice_no: int, endpoint_id: str, now_s: int) -> None:
     """Note since when an endpoint has not taken anything."""
     cursor.execute(
         f"UPDATE credit_endpoint SET failing_since_s = ? WHERE {_ONE_ENDPOINT}"
@@ -190,9 +189,7 @@ def endpoint_failed(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, 
     )
 
 
-def add_secret(
-    cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, secret: str, now_s: int
-) -> None:
+def add_secret(cursor: Cursor, practice_no: int, endpoint_id: str, secret: str, now_s: int) -> None:
     """Store a secret of an endpoint; the newest one that has not expired comes first."""
     cursor.execute(
         "INSERT INTO credit_endpoint_secret (practice_no, endpoint_id, secret_no, secret,"
@@ -203,7 +200,7 @@ def add_secret(
 
 
 def expire_secrets(
-    cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, at_s: int, now_s: int
+    cursor: Cursor, practice_no: int, endpoint_id: str, at_s: int, now_s: int
 ) -> None:
     """Let the secrets there are end at an instant, and forget those that have ended."""
     cursor.execute(
@@ -218,7 +215,7 @@ def expire_secrets(
     )
 
 
-def secrets_of(cursor: sqlite3.Cursor, practice_no: int, endpoint_id: str, now_s: int) -> list[str]:
+def secrets_of(cursor: Cursor, practice_no: int, endpoint_id: str, now_s: int) -> list[str]:
     """Read the secrets that an endpoint may still verify with, the newest first."""
     rows = cursor.execute(
         f"SELECT secret FROM credit_endpoint_secret WHERE {_ONE_ENDPOINT}"

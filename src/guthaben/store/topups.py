@@ -6,12 +6,12 @@ events themselves, in the transaction that claims.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from guthaben.domain.auto_topup import COOLDOWN_S, AutoTopup, Consent
 from guthaben.domain.topup import CreditEvent
+from guthaben.store.session import Cursor
 
 PAYMENT, SESSION = "payment", "session"
 
@@ -51,7 +51,7 @@ def event_from_row(row: tuple[Any, ...]) -> CreditEvent:
     return CreditEvent(*fields)
 
 
-def load_event(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> CreditEvent | None:
+def load_event(cursor: Cursor, practice_no: int, event_no: int) -> CreditEvent | None:
     """Read one credit event."""
     row = cursor.execute(
         f"SELECT {SELECTED} FROM credit_event WHERE practice_no = ? AND event_no = ?",
@@ -61,19 +61,19 @@ def load_event(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> Credi
 
 
 def insert_event(
-    cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent, row_id: int | None = None
+    cursor: Cursor, practice_no: int, event: CreditEvent, row_id: int | None = None
 ) -> None:
     """Store a new credit event; what the host said about it goes to the erasable notes."""
     cursor.execute(_INSERT, (practice_no, row_id, *event[:-1]))
 
 
-def update_event(cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent) -> None:
+def update_event(cursor: Cursor, practice_no: int, event: CreditEvent) -> None:
     """Store what changed on a credit event."""
     values = tuple(getattr(event, name) for name in _CHANGING)
     cursor.execute(_UPDATE, (*values, practice_no, event.event_no))
 
 
-def locate_event(cursor: sqlite3.Cursor, column: str, value: str) -> Located | None:
+def locate_event(cursor: Cursor, column: str, value: str) -> Located | None:
     """Find the newest credit event by `topup_id`, `session_id` or `payment_id`, of any practice."""
     if column not in {"topup_id", "session_id", "payment_id"}:
         raise ValueError(f"credit events are not looked up by {column!r}")
@@ -89,7 +89,7 @@ def locate_event(cursor: sqlite3.Cursor, column: str, value: str) -> Located | N
 
 
 def waiting_events(
-    cursor: sqlite3.Cursor, event_type: str, recorded_before_s: int, after: tuple[int, int, int]
+    cursor: Cursor, event_type: str, recorded_before_s: int, after: tuple[int, int, int]
 ) -> list[Located]:
     """Read one page of attempts that were claimed by us and have no outcome, the oldest first.
 
@@ -109,7 +109,7 @@ def waiting_events(
 
 
 def put_note(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     practice_no: int,
     event_no: int,
     *,
@@ -133,7 +133,7 @@ class Registered(NamedTuple):
     event_no: int
 
 
-def find_payment(cursor: sqlite3.Cursor, provider: str, kind: str, ref: str) -> Registered | None:
+def find_payment(cursor: Cursor, provider: str, kind: str, ref: str) -> Registered | None:
     """Look a payment or a checkout session up in the registry.
 
     In both modes: a provider's ids never repeat, and who told of a payment may not know its mode.
@@ -146,9 +146,7 @@ def find_payment(cursor: sqlite3.Cursor, provider: str, kind: str, ref: str) -> 
     return Registered(*row) if row else None
 
 
-def register_payments(
-    cursor: sqlite3.Cursor, practice_no: int, event: CreditEvent, at_s: int
-) -> None:
+def register_payments(cursor: Cursor, practice_no: int, event: CreditEvent, at_s: int) -> None:
     """Register the payment and the session of a fulfilled purchase, for ever."""
     refs = [(PAYMENT, event.payment_id), (SESSION, event.session_id)]
     cursor.executemany(
@@ -166,7 +164,7 @@ def register_payments(
 
 
 def register_alias(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     event: CreditEvent,
     owner: Registered,
     refs: Iterable[tuple[str, str]],
@@ -183,7 +181,7 @@ def register_alias(
             )
 
 
-def practice_id_of(cursor: sqlite3.Cursor, practice_no: int) -> str:
+def practice_id_of(cursor: Cursor, practice_no: int) -> str:
     """Tell the public id of a practice by its internal number."""
     row = cursor.execute(
         "SELECT practice_id FROM credit_practice WHERE practice_no = ?", (practice_no,)
@@ -191,9 +189,7 @@ def practice_id_of(cursor: sqlite3.Cursor, practice_no: int) -> str:
     return str(row[0])
 
 
-def name_event(
-    cursor: sqlite3.Cursor, owner: Registered, *, payment_id: str, session_id: str
-) -> None:
+def name_event(cursor: Cursor, owner: Registered, *, payment_id: str, session_id: str) -> None:
     """Note the names of a payment on its event where they were not known yet."""
     cursor.execute(
         "UPDATE credit_event SET payment_id = CASE payment_id WHEN '' THEN ? ELSE payment_id END,"
@@ -204,7 +200,7 @@ def name_event(
 
 
 def claim_context(
-    cursor: sqlite3.Cursor, practice_no: int, mode: int, cap_month: str, cap_zone: str
+    cursor: Cursor, practice_no: int, mode: int, cap_month: str, cap_zone: str
 ) -> AutoTopup | None:
     """Read all that the automatic top-up's decision looks at; none where it was never set up."""
     row = cursor.execute(
@@ -241,7 +237,7 @@ def default_context(cap_month: str, cap_zone: str) -> AutoTopup:
     return AutoTopup(cap_month=cap_month, cap_zone=cap_zone, cooldown_s=COOLDOWN_S)
 
 
-def standing_consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None:
+def standing_consent(cursor: Cursor, practice_no: int) -> Consent | None:
     """Read the newest consent that was not revoked."""
     row = cursor.execute(
         "SELECT consent_no, amount_minor, cap_minor, largest_minor FROM credit_consent"
@@ -252,7 +248,7 @@ def standing_consent(cursor: sqlite3.Cursor, practice_no: int) -> Consent | None
 
 
 def spent_rappen(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     practice_no: int,
     cap_month: str,
     statuses: tuple[str, ...] = ("pending", "unknown", "succeeded", "quarantined"),
@@ -270,7 +266,7 @@ def spent_rappen(
     return int(row[0])
 
 
-def in_flight(cursor: sqlite3.Cursor, practice_no: int) -> bool:
+def in_flight(cursor: Cursor, practice_no: int) -> bool:
     """Tell whether an automatic purchase has no outcome yet."""
     row = cursor.execute(
         "SELECT 1 FROM credit_event WHERE practice_no = ?"
@@ -280,7 +276,7 @@ def in_flight(cursor: sqlite3.Cursor, practice_no: int) -> bool:
     return row is not None
 
 
-def last_success_at_s(cursor: sqlite3.Cursor, practice_no: int) -> int | None:
+def last_success_at_s(cursor: Cursor, practice_no: int) -> int | None:
     """Tell when the newest successful automatic purchase happened."""
     row = cursor.execute(
         "SELECT MAX(event_at_s) FROM credit_event WHERE practice_no = ?"

@@ -6,7 +6,6 @@ moment of the database, and it changes nothing.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from guthaben.store.calls import SELECTED as CALL_COLUMNS
 from guthaben.store.calls import from_row
 from guthaben.store.journal import each_transfer
 from guthaben.store.practices import grant_from_row
+from guthaben.store.session import Cursor
 
 
 class Problem(NamedTuple):
@@ -50,7 +50,7 @@ class _Stored(NamedTuple):
     next_due_ms: int
 
 
-def verify(cursor: sqlite3.Cursor, practice_id: str | None, now_s: int) -> Verification:
+def verify(cursor: Cursor, practice_id: str | None, now_s: int) -> Verification:
     """Check one practice or all: chain, balances, holds, calls, purchases."""
     where, values = ("", ()) if practice_id is None else (" WHERE practice_id = ?", (practice_id,))
     rows = cursor.execute(
@@ -86,7 +86,7 @@ def _chain(stored: _Stored, found: Replay) -> Iterable[str]:
         yield f"the head stored beside transfer {stored.last_seq} is not the chain's"
 
 
-def _balances(cursor: sqlite3.Cursor, stored: _Stored, found: Replay, now_s: int) -> Iterable[str]:
+def _balances(cursor: Cursor, stored: _Stored, found: Replay, now_s: int) -> Iterable[str]:
     if sum(found.accounts.values()):
         yield "the accounts do not sum to zero"
     debt = -found.accounts.get(Account.DEBT, 0)
@@ -115,7 +115,7 @@ def _balances(cursor: sqlite3.Cursor, stored: _Stored, found: Replay, now_s: int
         yield f"debt {stored.debt} stands beside free bought or given credit {free_bought}"
 
 
-def _holds(cursor: sqlite3.Cursor, stored: _Stored) -> Iterable[str]:
+def _holds(cursor: Cursor, stored: _Stored) -> Iterable[str]:
     rows = cursor.execute(
         f"SELECT {CALL_COLUMNS} FROM credit_call WHERE practice_no = ? AND status = ?",
         (stored.practice_no, RESERVED),
@@ -149,7 +149,7 @@ def _holds(cursor: sqlite3.Cursor, stored: _Stored) -> Iterable[str]:
             )
 
 
-def _calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+def _calls(cursor: Cursor, practice_no: int) -> Iterable[str]:
     """Every call's cost is what its transfers say was used for it."""
     rows = cursor.execute(
         "SELECT c.call_no, c.cost_nano_usd, COALESCE(t.used, 0) FROM credit_call c"
@@ -163,7 +163,7 @@ def _calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
         yield f"call {call_no}: the journal says {used} was used, stored is {cost}"
 
 
-def _lost_calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+def _lost_calls(cursor: Cursor, practice_no: int) -> Iterable[str]:
     """Every transfer of a call has its call."""
     rows = cursor.execute(
         "SELECT DISTINCT t.call_no FROM credit_transfer t"
@@ -176,7 +176,7 @@ def _lost_calls(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
         yield f"call {call_no}: the journal speaks of it, there is no such call"
 
 
-def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
+def _purchases(cursor: Cursor, practice_no: int) -> Iterable[str]:
     """Every credit event that moved credit says what the journal says, and the other way round."""
     moved = dict(
         cursor.execute(
@@ -219,11 +219,11 @@ def _purchases(cursor: sqlite3.Cursor, practice_no: int) -> Iterable[str]:
         yield f"credit event {event_no}: the journal speaks of it, there is no such event"
 
 
-def _registered(cursor: sqlite3.Cursor, provider: str, payment_id: str) -> bool:
+def _registered(cursor: Cursor, provider: str, payment_id: str) -> bool:
     return topups.find_payment(cursor, provider, topups.PAYMENT, payment_id) is not None
 
 
-def _strays(cursor: sqlite3.Cursor) -> Iterable[Problem]:
+def _strays(cursor: Cursor) -> Iterable[Problem]:
     """Rows whose practice does not exist."""
     for table in ("credit_transfer", "credit_call", "credit_grant", "credit_event"):
         row = cursor.execute(

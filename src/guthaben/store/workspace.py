@@ -7,7 +7,6 @@ decides about credit. It lives inside one open transaction and neither begins no
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections.abc import Sequence
 
 from guthaben.domain.apply import Applied, Subject, apply
@@ -44,6 +43,7 @@ from guthaben.store.cache import Cache
 from guthaben.store.caps import CapCounts
 from guthaben.store.loaded import Loaded
 from guthaben.store.pending import EventNote, Pending
+from guthaben.store.session import Cursor
 
 __all__ = ["EventNote", "Workspace"]
 
@@ -67,7 +67,7 @@ def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
 class Workspace:
     """States of one transaction; `apply` commands, then `flush`, then the owner commits."""
 
-    def __init__(self, cursor: sqlite3.Cursor, now_ms: int, cache: Cache | None = None) -> None:
+    def __init__(self, cursor: Cursor, now_ms: int, cache: Cache | None = None) -> None:
         self.cursor = cursor
         self.now_ms = now_ms
         self.now_s = now_ms // 1000

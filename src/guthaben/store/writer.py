@@ -263,6 +263,7 @@ class Writer:
 
     def _transaction(self, work: Callable[[Workspace], Any]) -> Any:
         """Do the work and commit it; once more when another server was in the way."""
+        told: Conflict | None = None
         for _attempt in range(_MOST_CONFLICTS):
             try:
                 return self._attempt(work)

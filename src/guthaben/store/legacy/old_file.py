@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from guthaben.domain.money import nano_usd_from_float
 from guthaben.domain.topup import SUCCEEDED
@@ -102,7 +102,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _nano(amount: float | None) -> int:
+def _nano(amount: Any) -> int:
     return 0 if amount is None else nano_usd_from_float(amount)
 
 

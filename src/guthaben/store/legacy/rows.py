@@ -15,6 +15,7 @@ from guthaben.domain.commands import Fulfil, OpenEvent, TakeCredit
 from guthaben.domain.topup import PENDING, SUCCEEDED, CreditEvent
 from guthaben.errors import InvalidAmount, Refused
 from guthaben.store import topups
+from guthaben.store.session import Cursor
 from guthaben.store.workspace import EventNote, Workspace
 
 USAGE_ROW = 1 << 32
@@ -136,7 +137,7 @@ def _purchase_of(space: Workspace, practice_id: str, refund: CreditEvent) -> Cre
     return None
 
 
-def row_id_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> int:
+def row_id_of(cursor: Cursor, practice_no: int, event_no: int) -> int:
     """Tell an entry's number in the old view."""
     row = cursor.execute(
         "SELECT row_id FROM credit_event WHERE practice_no = ? AND event_no = ?",
@@ -146,7 +147,7 @@ def row_id_of(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> int:
 
 
 def unanswered(
-    cursor: sqlite3.Cursor, practice_no: int, event_type: str, status: str
+    cursor: Cursor, practice_no: int, event_type: str, status: str
 ) -> CreditEvent | None:
     """Find the newest attempt of a status whose exact request is known, so that it can be asked."""
     row = cursor.execute(
@@ -158,7 +159,7 @@ def unanswered(
 
 
 def ledger_page(
-    cursor: sqlite3.Cursor, practice_id: str, limit: int, before_id: int | None = None
+    cursor: Cursor, practice_id: str, limit: int, before_id: int | None = None
 ) -> list[LedgerRow]:
     """Read entries of one practice, newest first; the page ends after `limit`."""
     rows = cursor.execute(
@@ -178,7 +179,7 @@ def ledger_page(
 # ---------------------------------------------------------------- usage
 
 
-def usage_row_id(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> int:
+def usage_row_id(cursor: Cursor, practice_no: int, call_no: int) -> int:
     """Tell a call's number in the old view of usage."""
     return practice_no * USAGE_ROW + call_no
 
@@ -188,14 +189,14 @@ def status_tags(status: str) -> str:
     return json.dumps({"usage_status": status[:LONGEST_STATUS]}, ensure_ascii=False)
 
 
-def set_legacy_ids(cursor: sqlite3.Cursor, rows: list[tuple[int, int, int]]) -> None:
+def set_legacy_ids(cursor: Cursor, rows: list[tuple[int, int, int]]) -> None:
     """Keep the old numbers of calls that were taken over, given as (old id, practice, call)."""
     cursor.executemany(
         "UPDATE credit_call SET legacy_id = ? WHERE practice_no = ? AND call_no = ?", rows
     )
 
 
-def insert_blocked(cursor: sqlite3.Cursor, practice_no: int, call: BlockedCall) -> int:
+def insert_blocked(cursor: Cursor, practice_no: int, call: BlockedCall) -> int:
     """Keep a refused call beside the usage; tell its number in the old view."""
     columns = ", ".join(BlockedCall._fields)
     cursor.execute(
@@ -213,7 +214,7 @@ def insert_blocked(cursor: sqlite3.Cursor, practice_no: int, call: BlockedCall) 
 # ---------------------------------------------------------------- consents
 
 
-def has_consent(cursor: sqlite3.Cursor, practice_no: int, source: str, actor: str) -> bool:
+def has_consent(cursor: Cursor, practice_no: int, source: str, actor: str) -> bool:
     """Tell whether this source and actor gave a consent before, revoked or not."""
     row = cursor.execute(
         "SELECT 1 FROM credit_consent WHERE practice_no = ? AND source = ? AND actor = ? LIMIT 1",
@@ -225,12 +226,12 @@ def has_consent(cursor: sqlite3.Cursor, practice_no: int, source: str, actor: st
 # ---------------------------------------------------------------- the host's licences
 
 
-def license_columns(cursor: sqlite3.Cursor) -> set[str]:
+def license_columns(cursor: Cursor) -> set[str]:
     """Tell the columns of the host's table, none where there is no such table."""
     return {row[1] for row in cursor.execute("PRAGMA table_info(licenses)")}
 
 
-def all_licenses(cursor: sqlite3.Cursor) -> dict[str, LicenseRow]:
+def all_licenses(cursor: Cursor) -> dict[str, LicenseRow]:
     """Read every licence by its subscription."""
     wanted = {"subscription_id", "practice_id", "lookup_key"}
     if not wanted <= license_columns(cursor):
@@ -256,7 +257,7 @@ class LicenseDetail(NamedTuple):
     period_end_s: int
 
 
-def license_of(cursor: sqlite3.Cursor, practice_id: str) -> LicenseDetail | None:
+def license_of(cursor: Cursor, practice_id: str) -> LicenseDetail | None:
     """Read the licence of a practice, or of the subscription of that name; an active one first."""
     wanted = {
         "subscription_id", "customer_email", "customer_id", "practice_id", "lookup_key", "status",
@@ -276,7 +277,7 @@ def license_of(cursor: sqlite3.Cursor, practice_id: str) -> LicenseDetail | None
     return LicenseDetail._make((str(row[0]), *map(_text, row[1:6]), row[6], row[7]))
 
 
-def license_by_key(cursor: sqlite3.Cursor, license_key: str) -> LicenseRow | None:
+def license_by_key(cursor: Cursor, license_key: str) -> LicenseRow | None:
     """Find whose licence key this is; one that several practices share belongs to nobody."""
     wanted = {"subscription_id", "practice_id", "lookup_key", "license_key"}
     if not license_key or not wanted <= license_columns(cursor):
