@@ -18,7 +18,7 @@ from guthaben.payments.deadline import Deadline
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import Charger
 from guthaben.services.reconcile import Reconciler, Report
-from guthaben.store import store, writer
+from guthaben.store import sqlite_session, store
 from guthaben.store.writer import Job, Order, Writer
 from guthaben.web.deps import Services
 from tests.simulation.disk import Connection
@@ -59,8 +59,7 @@ class InlineWriter(Writer):
 
     def close(self) -> None:
         self._closed = True
-        if self._con is not None:
-            self._con.close()
+        self._session.close()
 
 
 class Server:
@@ -159,6 +158,6 @@ def seams(
     with ExitStack() as stack:
         stack.enter_context(patch.object(Charger, "claimed", claimed))
         stack.enter_context(patch.object(store, "Writer", Opened))
-        stack.enter_context(patch.object(writer, "connect", lambda _location: opening()[1]))
+        stack.enter_context(patch.object(sqlite_session, "connect", lambda _location: opening()[1]))
         stack.enter_context(patch.object(Deadline, "run", lambda _self, call: call()))
         yield

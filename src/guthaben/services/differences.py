@@ -17,8 +17,8 @@ from guthaben.services.installation import made_elsewhere
 from guthaben.services.netting import dispute_row, is_ours
 from guthaben.store import cases, disputes, payment_states, topups
 from guthaben.store.cases import Case
-from guthaben.store.connection import Cursor
 from guthaben.store.payment_states import Money
+from guthaben.store.session import Cursor
 
 
 class Cause(Enum):

@@ -13,8 +13,8 @@ from guthaben.errors import Refused
 from guthaben.services.checks import MAX_TEXT, checked_text, reason_of
 from guthaben.store import cases, inbox
 from guthaben.store.cases import OperatorNote
-from guthaben.store.connection import Cursor
 from guthaben.store.inbox import LetterRow
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

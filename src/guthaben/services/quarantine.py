@@ -22,7 +22,7 @@ from guthaben.services.refunds import Refund, Refunds, Wish
 from guthaben.services.settling import Settler
 from guthaben.store import cases, refunds, topups
 from guthaben.store.cases import Case, OperatorNote
-from guthaben.store.connection import Cursor
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

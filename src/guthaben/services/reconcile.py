@@ -30,8 +30,8 @@ from guthaben.services.differences import (
 from guthaben.services.netting import is_ours
 from guthaben.services.webhooks import Inbox
 from guthaben.store import disputes, payment_states, refunds, settings
-from guthaben.store.connection import Cursor
 from guthaben.store.payment_states import Money
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

@@ -27,8 +27,8 @@ from guthaben.services.checks import MAX_TEXT, checked_text
 from guthaben.services.refund_claims import RETRY_S, Quote, Wish, check, claim, claim_case, quote
 from guthaben.services.settling import Settler
 from guthaben.store import cases, refunds, settings, topups
-from guthaben.store.connection import Cursor
 from guthaben.store.refunds import RefundRow
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

@@ -18,8 +18,8 @@ from guthaben.payments.gateway import PaymentGateway
 from guthaben.services.applying import canceled, credit
 from guthaben.services.netting import Verdict, book_disputes, settle_net
 from guthaben.store import cases, disputes, payment_states, settings, topups
-from guthaben.store.connection import Cursor
 from guthaben.store.payment_states import Money
+from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 

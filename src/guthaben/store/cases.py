@@ -6,8 +6,9 @@ and who it was, stands in a table of its own and may be erased.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Final, NamedTuple
+
+from guthaben.store.session import Cursor
 
 OPEN: Final = "open"
 CREDITED: Final = "credited"
@@ -50,7 +51,7 @@ def _case(row: tuple[Any, ...]) -> Case:
 
 
 def open_case(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     *,
     practice_no: int,
     event_no: int,
@@ -76,13 +77,13 @@ def open_case(
     return cursor.rowcount == 1
 
 
-def load(cursor: sqlite3.Cursor, case_no: int) -> Case | None:
+def load(cursor: Cursor, case_no: int) -> Case | None:
     """Read one case."""
     row = cursor.execute(f"{_SELECT} WHERE c.case_no = ?", (case_no,)).fetchone()
     return _case(row) if row else None
 
 
-def of_payment(cursor: sqlite3.Cursor, payment_id: str) -> Case | None:
+def of_payment(cursor: Cursor, payment_id: str) -> Case | None:
     """Read the newest case of a payment."""
     row = cursor.execute(
         f"{_SELECT} WHERE c.payment_id = ? AND c.payment_id <> '' ORDER BY c.case_no DESC LIMIT 1",
@@ -91,7 +92,7 @@ def of_payment(cursor: sqlite3.Cursor, payment_id: str) -> Case | None:
     return _case(row) if row else None
 
 
-def of_event(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> Case | None:
+def of_event(cursor: Cursor, practice_no: int, event_no: int) -> Case | None:
     """Read the case of a credit event."""
     row = cursor.execute(
         f"{_SELECT} WHERE c.practice_no = ? AND c.event_no = ? AND c.event_no > 0",
@@ -101,7 +102,7 @@ def of_event(cursor: sqlite3.Cursor, practice_no: int, event_no: int) -> Case | 
 
 
 def page(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     *,
     only_open: bool,
     practice_id: str | None,
@@ -120,7 +121,7 @@ def page(
 
 
 def resolve(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     case_no: int,
     status: str,
     now_s: int,
@@ -137,7 +138,7 @@ def resolve(
     return cursor.rowcount == 1
 
 
-def reopen(cursor: sqlite3.Cursor, case_no: int) -> None:
+def reopen(cursor: Cursor, case_no: int) -> None:
     """Open a case again whose money came back."""
     cursor.execute(
         "UPDATE credit_case SET status = 'open', resolved_at_s = 0 WHERE case_no = ?"
@@ -146,7 +147,7 @@ def reopen(cursor: sqlite3.Cursor, case_no: int) -> None:
     )
 
 
-def open_count(cursor: sqlite3.Cursor) -> int:
+def open_count(cursor: Cursor) -> int:
     """Count what waits for a person."""
     row = cursor.execute("SELECT COUNT(*) FROM credit_case WHERE status = 'open'").fetchone()
     return int(row[0])
@@ -167,7 +168,7 @@ class OperatorNote(NamedTuple):
 
 
 def write_note(
-    cursor: sqlite3.Cursor, subject: str, action: str, *, author: str, reason: str, now_s: int
+    cursor: Cursor, subject: str, action: str, *, author: str, reason: str, now_s: int
 ) -> None:
     """Write down what an operator did, and why."""
     cursor.execute(
@@ -177,7 +178,7 @@ def write_note(
     )
 
 
-def notes(cursor: sqlite3.Cursor, subject: str) -> list[OperatorNote]:
+def notes(cursor: Cursor, subject: str) -> list[OperatorNote]:
     """Read what operators did to one thing, oldest first."""
     rows = cursor.execute(
         "SELECT note_no, subject, action, at_s, author, reason FROM credit_operator_note"
@@ -187,7 +188,7 @@ def notes(cursor: sqlite3.Cursor, subject: str) -> list[OperatorNote]:
     return [OperatorNote(*row) for row in rows]
 
 
-def clear_alarm(cursor: sqlite3.Cursor, code: str, subject: str, now_s: int) -> None:
+def clear_alarm(cursor: Cursor, code: str, subject: str, now_s: int) -> None:
     """Clear an alarm whose cause an operator dealt with."""
     cursor.execute(
         "UPDATE credit_alarm SET cleared_at_s = ? WHERE code = ? AND subject = ?"

@@ -6,9 +6,9 @@ and their sum is what the equation of the payment subtracts.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
+from guthaben.store.session import Cursor
 from guthaben.store.topups import Registered
 
 
@@ -23,7 +23,7 @@ class DisputeRow(NamedTuple):
     opened_at_s: int
 
 
-def known(cursor: sqlite3.Cursor, owner: Registered) -> dict[str, DisputeRow]:
+def known(cursor: Cursor, owner: Registered) -> dict[str, DisputeRow]:
     """Read the disputes of a payment, by their ids."""
     rows = cursor.execute(
         "SELECT dispute_id, status, reason, amount_minor, withdrawn_minor, opened_at_s"
@@ -34,7 +34,7 @@ def known(cursor: sqlite3.Cursor, owner: Registered) -> dict[str, DisputeRow]:
 
 
 def note(
-    cursor: sqlite3.Cursor, owner: Registered, row: DisputeRow, *, is_closed: bool, now_s: int
+    cursor: Cursor, owner: Registered, row: DisputeRow, *, is_closed: bool, now_s: int
 ) -> None:
     """Keep a dispute as it was read just now."""
     cursor.execute(
@@ -52,7 +52,7 @@ def note(
     )  # fmt: skip
 
 
-def withdrawn_minor(cursor: sqlite3.Cursor, owner: Registered) -> int:
+def withdrawn_minor(cursor: Cursor, owner: Registered) -> int:
     """Tell what all disputes of a payment withhold, in minor units."""
     row = cursor.execute(
         "SELECT COALESCE(SUM(withdrawn_minor), 0) FROM credit_dispute"
@@ -62,7 +62,7 @@ def withdrawn_minor(cursor: sqlite3.Cursor, owner: Registered) -> int:
     return int(row[0])
 
 
-def open_payments(cursor: sqlite3.Cursor) -> list[str]:
+def open_payments(cursor: Cursor) -> list[str]:
     """Read the payments whose disputes are not closed, as far as we know; there are few."""
     rows = cursor.execute(
         "SELECT DISTINCT e.payment_id FROM credit_dispute d JOIN credit_event e"
@@ -73,7 +73,7 @@ def open_payments(cursor: sqlite3.Cursor) -> list[str]:
 
 
 def note_warning(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     warning_id: str,
     payment_id: str,
     owner: Registered,

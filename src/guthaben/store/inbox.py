@@ -116,7 +116,7 @@ _ROW = (
 
 
 def page(
-    cursor: sqlite3.Cursor, statuses: tuple[str, ...], after: tuple[int, str], limit: int
+    cursor: Cursor, statuses: tuple[str, ...], after: tuple[int, str], limit: int
 ) -> list[LetterRow]:
     """Read events of some statuses in the order of their arrival, after (instant, event id)."""
     marks = ", ".join("?" * len(statuses))
@@ -129,7 +129,7 @@ def page(
     return [LetterRow(row[0], bool(row[1]), *row[2:]) for row in rows]
 
 
-def find(cursor: sqlite3.Cursor, event_id: str) -> list[LetterRow]:
+def find(cursor: Cursor, event_id: str) -> list[LetterRow]:
     """Read an event by its id; there may be one in each mode."""
     rows = cursor.execute(
         f"{_ROW} WHERE provider = 'stripe' AND livemode IN (0, 1) AND provider_event_id = ?",
@@ -138,7 +138,7 @@ def find(cursor: sqlite3.Cursor, event_id: str) -> list[LetterRow]:
     return [LetterRow(row[0], bool(row[1]), *row[2:]) for row in rows]
 
 
-def payload_of(cursor: sqlite3.Cursor, row: LetterRow) -> bytes:
+def payload_of(cursor: Cursor, row: LetterRow) -> bytes:
     """Read the event itself, byte for byte."""
     found = cursor.execute(
         "SELECT payload FROM credit_inbox WHERE provider = 'stripe' AND livemode = ?"
@@ -148,7 +148,7 @@ def payload_of(cursor: sqlite3.Cursor, row: LetterRow) -> bytes:
     return bytes(found[0])
 
 
-def reopen(cursor: sqlite3.Cursor, row: LetterRow) -> bool:
+def reopen(cursor: Cursor, row: LetterRow) -> bool:
     """Let a dead or quarantined event be applied anew, at once; tell whether this did it."""
     cursor.execute(
         "UPDATE credit_inbox SET status = 'new', attempts = 0, next_try_at_s = 0, done_at_s = 0"
@@ -159,7 +159,7 @@ def reopen(cursor: sqlite3.Cursor, row: LetterRow) -> bool:
     return cursor.rowcount == 1
 
 
-def hasten(cursor: sqlite3.Cursor, row: LetterRow) -> bool:
+def hasten(cursor: Cursor, row: LetterRow) -> bool:
     """Let a waiting event be applied at once; tell whether it waited."""
     cursor.execute(
         "UPDATE credit_inbox SET next_try_at_s = 0 WHERE provider = 'stripe' AND livemode = ?"
@@ -169,7 +169,7 @@ def hasten(cursor: sqlite3.Cursor, row: LetterRow) -> bool:
     return cursor.rowcount == 1
 
 
-def discard(cursor: sqlite3.Cursor, row: LetterRow, now_s: int) -> bool:
+def discard(cursor: Cursor, row: LetterRow, now_s: int) -> bool:
     """Close an event that shall never be applied; it is kept. Tell whether this did it."""
     cursor.execute(
         "UPDATE credit_inbox SET status = 'ignored', reason = 'discarded', done_at_s = ?"

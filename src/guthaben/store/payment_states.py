@@ -7,8 +7,9 @@ of the provider's balance, in its own currency, and no credit.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
+
+from guthaben.store.session import Cursor
 
 
 class Money(NamedTuple):
@@ -20,7 +21,7 @@ class Money(NamedTuple):
     currency: str
 
 
-def looks(cursor: sqlite3.Cursor, payment_id: str) -> int:
+def looks(cursor: Cursor, payment_id: str) -> int:
     """Tell how often something that was read of a payment was booked."""
     row = cursor.execute(
         "SELECT looks FROM credit_payment_state WHERE provider = 'stripe' AND payment_id = ?",
@@ -29,7 +30,7 @@ def looks(cursor: sqlite3.Cursor, payment_id: str) -> int:
     return int(row[0]) if row else 0
 
 
-def note_look(cursor: sqlite3.Cursor, payment_id: str) -> None:
+def note_look(cursor: Cursor, payment_id: str) -> None:
     """Note that what was read of a payment is booked now."""
     cursor.execute(
         "INSERT INTO credit_payment_state (provider, payment_id, looks) VALUES ('stripe', ?, 1)"
@@ -38,7 +39,7 @@ def note_look(cursor: sqlite3.Cursor, payment_id: str) -> None:
     )
 
 
-def note_money(cursor: sqlite3.Cursor, payment_id: str, charge_id: str, money: Money) -> None:
+def note_money(cursor: Cursor, payment_id: str, charge_id: str, money: Money) -> None:
     """Keep what the payment brought and what it cost."""
     cursor.execute(
         "INSERT INTO credit_payment_state (provider, payment_id, charge_id, gross_minor, fee_minor,"
@@ -50,7 +51,7 @@ def note_money(cursor: sqlite3.Cursor, payment_id: str, charge_id: str, money: M
     )
 
 
-def money_of(cursor: sqlite3.Cursor, payment_id: str) -> Money | None:
+def money_of(cursor: Cursor, payment_id: str) -> Money | None:
     """Read what a payment brought, if the provider has told."""
     row = cursor.execute(
         "SELECT gross_minor, fee_minor, net_minor, balance_currency FROM credit_payment_state"
@@ -60,7 +61,7 @@ def money_of(cursor: sqlite3.Cursor, payment_id: str) -> Money | None:
     return Money(*row) if row else None
 
 
-def by_charge(cursor: sqlite3.Cursor, charge_id: str) -> tuple[str, Money | None] | None:
+def by_charge(cursor: Cursor, charge_id: str) -> tuple[str, Money | None] | None:
     """Find the payment of ours that a charge belongs to, and what is kept of its money."""
     row = cursor.execute(
         "SELECT payment_id FROM credit_payment_state WHERE charge_id = ? AND charge_id <> ''",
@@ -69,7 +70,7 @@ def by_charge(cursor: sqlite3.Cursor, charge_id: str) -> tuple[str, Money | None
     return None if row is None else (str(row[0]), money_of(cursor, str(row[0])))
 
 
-def seen_in(cursor: sqlite3.Cursor, run_no: int, payment_id: str) -> bool:
+def seen_in(cursor: Cursor, run_no: int, payment_id: str) -> bool:
     """Tell whether a run has met a payment already."""
     row = cursor.execute(
         "SELECT 1 FROM credit_payment_state WHERE provider = 'stripe' AND payment_id = ?"
@@ -92,9 +93,7 @@ class OurPayment(NamedTuple):
     practice_id: str
 
 
-def begin_run(
-    cursor: sqlite3.Cursor, since_s: int, until_s: int, *, fixes: bool, now_s: int
-) -> int:
+def begin_run(cursor: Cursor, since_s: int, until_s: int, *, fixes: bool, now_s: int) -> int:
     """Open a run and give its number."""
     row = cursor.execute(
         "INSERT INTO credit_reconcile_run (run_no, since_s, until_s, fixes, started_at_s) VALUES"
@@ -106,7 +105,7 @@ def begin_run(
 
 
 def end_run(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     run_no: int,
     *,
     payments: int,
@@ -122,7 +121,7 @@ def end_run(
     )
 
 
-def last_run(cursor: sqlite3.Cursor) -> dict[str, int] | None:
+def last_run(cursor: Cursor) -> dict[str, int] | None:
     """Read the newest run that came to its end."""
     names = ("run_no", "since_s", "until_s", "fixes", "started_at_s", "ended_at_s", "payments",
              "differences", "remaining")  # fmt: skip
@@ -133,7 +132,7 @@ def last_run(cursor: sqlite3.Cursor) -> dict[str, int] | None:
     return dict(zip(names, row, strict=True)) if row else None
 
 
-def mark_seen(cursor: sqlite3.Cursor, run_no: int, payment_id: str, now_s: int) -> None:
+def mark_seen(cursor: Cursor, run_no: int, payment_id: str, now_s: int) -> None:
     """Note that a run has met a payment of ours at the provider."""
     cursor.execute(
         "INSERT INTO credit_payment_state (provider, payment_id, seen_run_no, seen_at_s)"
@@ -144,7 +143,7 @@ def mark_seen(cursor: sqlite3.Cursor, run_no: int, payment_id: str, now_s: int) 
 
 
 def unseen(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     run_no: int,
     since_s: int,
     until_s: int,
@@ -167,7 +166,7 @@ def unseen(
     return [OurPayment(*row) for row in rows]
 
 
-def totals(cursor: sqlite3.Cursor, run_no: int) -> list[Money]:
+def totals(cursor: Cursor, run_no: int) -> list[Money]:
     """Add up what the payments that a run has met brought, per currency of the balance."""
     rows = cursor.execute(
         "SELECT SUM(gross_minor), SUM(fee_minor), SUM(net_minor), balance_currency"
@@ -190,7 +189,7 @@ class Stuck(NamedTuple):
 
 
 def stuck_purchases(
-    cursor: sqlite3.Cursor, recorded_before_s: int, after: tuple[int, int, int], limit: int
+    cursor: Cursor, recorded_before_s: int, after: tuple[int, int, int], limit: int
 ) -> list[Stuck]:
     """Read one page of purchases by hand that have a page and no outcome, the oldest first."""
     rows = cursor.execute(

@@ -6,8 +6,9 @@ A key of a request belongs to one request for ever; of a payment, one has no ans
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final, NamedTuple
+
+from guthaben.store.session import Cursor
 
 PENDING: Final = "pending"
 UNKNOWN: Final = "unknown"
@@ -48,7 +49,7 @@ def _row(found: tuple[object, ...] | None) -> RefundRow | None:
     return None if found is None else RefundRow(*found)._replace(allow_debt=bool(found[8]))  # type: ignore[arg-type]
 
 
-def insert(cursor: sqlite3.Cursor, row: RefundRow) -> None:
+def insert(cursor: Cursor, row: RefundRow) -> None:
     """Keep a request; raises IntegrityError where another one of the payment has no answer."""
     marks = ", ".join("?" * len(row))
     cursor.execute(
@@ -57,7 +58,7 @@ def insert(cursor: sqlite3.Cursor, row: RefundRow) -> None:
     )
 
 
-def load(cursor: sqlite3.Cursor, refund_id: str) -> RefundRow | None:
+def load(cursor: Cursor, refund_id: str) -> RefundRow | None:
     """Read one request."""
     return _row(
         cursor.execute(
@@ -66,7 +67,7 @@ def load(cursor: sqlite3.Cursor, refund_id: str) -> RefundRow | None:
     )
 
 
-def by_key(cursor: sqlite3.Cursor, practice_no: int, request_key: str) -> RefundRow | None:
+def by_key(cursor: Cursor, practice_no: int, request_key: str) -> RefundRow | None:
     """Read the request that a key belongs to."""
     return _row(
         cursor.execute(
@@ -76,7 +77,7 @@ def by_key(cursor: sqlite3.Cursor, practice_no: int, request_key: str) -> Refund
     )
 
 
-def in_flight(cursor: sqlite3.Cursor, payment_id: str) -> RefundRow | None:
+def in_flight(cursor: Cursor, payment_id: str) -> RefundRow | None:
     """Read the request of a payment that has no answer yet."""
     return _row(
         cursor.execute(
@@ -87,7 +88,7 @@ def in_flight(cursor: sqlite3.Cursor, payment_id: str) -> RefundRow | None:
     )
 
 
-def of_payment(cursor: sqlite3.Cursor, payment_id: str) -> list[RefundRow]:
+def of_payment(cursor: Cursor, payment_id: str) -> list[RefundRow]:
     """Read all requests of a payment, oldest first."""
     found = cursor.execute(
         f"SELECT {_COLUMNS} FROM credit_refund WHERE payment_id = ?"
@@ -97,7 +98,7 @@ def of_payment(cursor: sqlite3.Cursor, payment_id: str) -> list[RefundRow]:
     return [row for one in found if (row := _row(one)) is not None]
 
 
-def by_provider_id(cursor: sqlite3.Cursor, payment_id: str, provider_refund_id: str) -> str:
+def by_provider_id(cursor: Cursor, payment_id: str, provider_refund_id: str) -> str:
     """Tell our id of a refund the provider speaks of; empty where it is none of ours."""
     row = cursor.execute(
         "SELECT refund_id FROM credit_refund WHERE payment_id = ? AND provider_refund_id = ?",
@@ -106,7 +107,7 @@ def by_provider_id(cursor: sqlite3.Cursor, payment_id: str, provider_refund_id: 
     return str(row[0]) if row else ""
 
 
-def due(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[RefundRow]:
+def due(cursor: Cursor, now_s: int, limit: int) -> list[RefundRow]:
     """Read requests without an answer that are due to be asked for again."""
     found = cursor.execute(
         f"SELECT {_COLUMNS} FROM credit_refund WHERE status IN ('pending', 'unknown')"
@@ -117,7 +118,7 @@ def due(cursor: sqlite3.Cursor, now_s: int, limit: int) -> list[RefundRow]:
 
 
 def move(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     refund_id: str,
     status: str,
     *,
@@ -140,7 +141,7 @@ def move(
     return cursor.rowcount == 1
 
 
-def note_try(cursor: sqlite3.Cursor, refund_id: str, next_try_at_s: int) -> None:
+def note_try(cursor: Cursor, refund_id: str, next_try_at_s: int) -> None:
     """Note, before the provider is asked, that it is asked; and when it would be asked again."""
     cursor.execute(
         "UPDATE credit_refund SET attempts = attempts + 1, next_try_at_s = ? WHERE refund_id = ?",
@@ -148,7 +149,7 @@ def note_try(cursor: sqlite3.Cursor, refund_id: str, next_try_at_s: int) -> None
     )
 
 
-def waiting_count(cursor: sqlite3.Cursor) -> int:
+def waiting_count(cursor: Cursor) -> int:
     """Count requests without an answer."""
     row = cursor.execute(
         "SELECT COUNT(*) FROM credit_refund WHERE status IN ('pending', 'unknown')"

@@ -26,6 +26,7 @@ class SqliteSession:
         self._now_s = now_s
         self._turnstile = None if location.in_memory else Turnstile(location.path)
         self._version = -1
+        self._cursor: sqlite3.Cursor | None = None
         self.con: sqlite3.Connection | None = None
         self._open()
 
@@ -55,7 +56,7 @@ class SqliteSession:
         unchanged = version == self._version
         if not unchanged and self._version != -1 and self._turnstile is not None:
             self._turnstile.met()
-        self._version = version
+        self._version, self._cursor = version, cursor
         return cursor, unchanged and not interrupted
 
     def commit(self, write: Callable[[], None]) -> None:
@@ -65,10 +66,11 @@ class SqliteSession:
         except BaseException as error:
             self.roll_back(error)
             raise
-        con = self.con
+        con, cursor = self.con, self._cursor
         assert con is not None
+        assert cursor is not None
         try:
-            con.execute("COMMIT")
+            cursor.execute("COMMIT")
         except sqlite3.Error as error:
             undone = False
             if con.in_transaction:
