@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never, cast
 
-from guthaben.domain import apply_calls, apply_credit, apply_payments, apply_topups
+from guthaben.domain import (
+    apply_calls,
+    apply_credit,
+    apply_leases,
+    apply_payments,
+    apply_topups,
+)
+from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.auto_topup import AutoTopup
 from guthaben.domain.calls import Call
 from guthaben.domain.commands import (
@@ -24,6 +31,10 @@ from guthaben.domain.commands import (
     Fulfil,
     GrantCredit,
     KeyRecord,
+    LeaseAsk,
+    LeaseCommit,
+    LeaseExtend,
+    LeaseRelease,
     NetPayment,
     OpenEvent,
     Outcome,
@@ -41,9 +52,9 @@ from guthaben.domain.journal import Transfer
 from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
 
-Subject = Call | CreditEvent | KeyRecord | AutoTopup | None
+Subject = Call | CreditEvent | KeyRecord | LeaseSubject | AutoTopup | None
 """What a command speaks of besides the practice: a call, a credit event, an earlier use of its key,
-or the automatic top-up's context."""
+a lease with what is remembered of the key of its step, or the automatic top-up's context."""
 
 
 class Applied(NamedTuple):
@@ -63,6 +74,10 @@ _CALL_HANDLERS = {
     Extend: apply_calls.extend,
     Expire: apply_calls.expire,
     RecordUsage: apply_calls.record_usage,
+    LeaseCommit: apply_leases.commit,
+    LeaseRelease: apply_leases.release,
+    LeaseExtend: apply_leases.extend,
+    LeaseAsk: apply_leases.ask,
 }
 
 

@@ -40,11 +40,12 @@ from guthaben.domain.commands import (
 from guthaben.domain.draft import USED, Draft, Refusal
 from guthaben.domain.grants import take
 from guthaben.domain.journal import Code, Transfer
+from guthaben.domain.leases import cover, denial
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.practice import ACTIVE, CLOSED, FROZEN, Practice, current_period
 
 _RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
-_SETTLE, _LATE = int(Code.SETTLE), int(Code.LATE)
+SETTLE, _LATE, _USED = int(Code.SETTLE), int(Code.LATE), int(Code.USAGE)
 
 
 class CallResult(NamedTuple):
@@ -67,7 +68,8 @@ def _replay(practice: Practice, call: Call, command: Reserve | RecordUsage) -> C
     return _unchanged(practice, call, replayed=True)
 
 
-def _require_amount(amount: int, least: int) -> None:
+def require_amount(amount: int, least: int) -> None:
+    """Refuse what is no amount, is below the least, or is beyond what a command may move."""
     if type(amount) is not int or not least <= amount <= MAX_COMMAND_NANO_USD:
         raise Refusal("invalid_amount")
 
@@ -82,7 +84,7 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
     if call is not None:
         return _replay(practice, call, command)
     amount = command.amount_nano_usd
-    _require_amount(amount, 1)
+    require_amount(amount, 0 if command.overage_policy else 1)
     _require_ttl(command.ttl_ms)
     if practice.status != ACTIVE:
         raise Refusal("practice_frozen" if practice.status == FROZEN else "practice_closed")
@@ -90,6 +92,10 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
     period = command.period or current_period(practice, now_s)
     draft = Draft(practice, now_s)
     allowance = draft.touch(period)
+    if command.overage_policy:
+        reason, left = denial(draft, allowance, amount)
+        if reason:
+            raise Refusal(reason, left)
     slices, missing = take(draft.usable(allowance), amount)
     if missing:
         raise Refusal("insufficient_credit", amount - missing)
@@ -98,7 +104,7 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
         practice.next_call_no, _RESERVE, command.key, body_hash(command), RESERVED, BY_NOBODY,
         now_ms, now_ms + command.ttl_ms, amount, 0, period.license, period.start_s, tuple(slices),
         command.on_expiry, command.on_exception, command.grace_ms, command.overage_policy,
-        0, 0, command.usage, command.origin,
+        0, 0, 0, command.usage, command.origin,
     )  # fmt: skip
     draft.next_due_ms = min(draft.next_due_ms, call.due_at_ms)
     after = draft.finish(next_call_no=practice.next_call_no + 1)
@@ -112,7 +118,7 @@ def record_usage(
     if call is not None:
         return _replay(practice, call, command)
     cost = command.cost_nano_usd
-    _require_amount(cost, 0)
+    require_amount(cost, 0)
     if practice.status == CLOSED:
         raise Refusal("practice_closed")
     now_s = now_ms // 1000
@@ -121,13 +127,18 @@ def record_usage(
     allowance = draft.touch(period)
     draft.call_no = practice.next_call_no
     first_seq = draft.next_seq if cost else 0
-    draft.charge(allowance, cost, Code.USAGE)
+    uncovered = 0
+    if command.overage_policy:
+        uncovered = cover(draft, allowance, cost, command.overage_policy, _USED)
+    else:
+        draft.charge(allowance, cost, _USED)
     draft.note_use(allowance, cost)
     at_ms = command.event_at_s * 1000 or now_ms
     call = Call(
         practice.next_call_no, _USAGE, command.key, body_hash(command), SETTLED, BY_CALLER,
         at_ms, at_ms, 0, cost, period.license, period.start_s, (), ended_at_s=now_s,
-        first_seq=first_seq, usage=command.usage, origin=command.origin,
+        first_seq=first_seq, uncovered_nano_usd=uncovered, overage_policy=command.overage_policy,
+        usage=command.usage, origin=command.origin,
     )  # fmt: skip
     after = draft.finish(next_call_no=practice.next_call_no + 1)
     return CallResult(after, call, draft.transfers, Outcome(True, call=call))
@@ -135,12 +146,12 @@ def record_usage(
 
 def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) -> CallResult:
     """End a call with its real cost, also when that comes late."""
-    _require_amount(command.cost_nano_usd, 0)
+    require_amount(command.cost_nano_usd, 0)
     if call is None:
         raise Refusal("call_not_found")
-    usage = _merged(call.usage, command.usage)
+    usage = merged(call.usage, command.usage)
     if call.status == RESERVED:
-        return _end(practice, call, now_ms, SETTLED, BY_CALLER, command.cost_nano_usd, usage)
+        return end_call(practice, call, now_ms, SETTLED, BY_CALLER, command.cost_nano_usd, usage)
     if call.status in (SETTLED, SETTLED_LATE) and call.ended_by == BY_CALLER:
         if call.cost_nano_usd == command.cost_nano_usd and call.usage == usage:
             return _unchanged(practice, call, replayed=True)
@@ -150,7 +161,7 @@ def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) 
     return _settle_late(practice, call, command.cost_nano_usd, usage, now_ms // 1000)
 
 
-def _merged(known: Usage, told: Usage) -> Usage:
+def merged(known: Usage, told: Usage) -> Usage:
     """Let what settling tells win over what reserving knew."""
     if NO_USAGE in (known, told):
         return known if told == NO_USAGE else told
@@ -158,13 +169,13 @@ def _merged(known: Usage, told: Usage) -> Usage:
 
 
 _CODE_OF_END = {
-    BY_CALLER: _SETTLE,
+    BY_CALLER: SETTLE,
     BY_EXCEPTION: int(Code.EXCEPTION_CHARGE),
     BY_EXPIRY: int(Code.EXPIRY_CHARGE),
 }
 
 
-def _end(
+def end_call(
     practice: Practice,
     call: Call,
     now_ms: int,
@@ -242,12 +253,12 @@ def release(practice: Practice, call: Call | None, command: Release, now_ms: int
     if call.status != RESERVED:
         return _unchanged(practice, call)
     if command.cause != BY_EXCEPTION:
-        return _end(practice, call, now_ms, RELEASED, BY_CALLER, 0)
+        return end_call(practice, call, now_ms, RELEASED, BY_CALLER, 0)
     if call.on_exception == ON_KEEP:
         return _unchanged(practice, call)
     if call.on_exception == ON_CHARGE:
-        return _end(practice, call, now_ms, SETTLED, BY_EXCEPTION, call.reserved_nano_usd)
-    return _end(practice, call, now_ms, RELEASED, BY_EXCEPTION, 0)
+        return end_call(practice, call, now_ms, SETTLED, BY_EXCEPTION, call.reserved_nano_usd)
+    return end_call(practice, call, now_ms, RELEASED, BY_EXCEPTION, 0)
 
 
 def extend(practice: Practice, call: Call | None, command: Extend, now_ms: int) -> CallResult:
@@ -275,4 +286,4 @@ def expire(practice: Practice, call: Call | None, command: Expire, now_ms: int) 
     if now_ms < call.due_at_ms:
         raise Refusal("not_due")
     cost = call.reserved_nano_usd if call.on_expiry == ON_CHARGE else 0
-    return _end(practice, call, now_ms, EXPIRED, BY_EXPIRY, cost)
+    return end_call(practice, call, now_ms, EXPIRED, BY_EXPIRY, cost)

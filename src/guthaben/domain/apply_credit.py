@@ -183,6 +183,7 @@ def _align_allowance(draft: Draft, command: SetLicense) -> None:
     more = command.allowance_nano_usd - grant.granted_nano_usd
     if more > 0:
         draft.move(Account.INCLUDED, ALLOWANCE, more, grant.grant_no, Code.PLAN_CHANGE)
+        draft.over_limit = False
     more = max(more, 0)
     draft.grants[grant.grant_no] = grant._replace(
         granted_nano_usd=grant.granted_nano_usd + more,

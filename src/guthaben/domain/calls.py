@@ -40,6 +40,16 @@ class OnEnd(IntEnum):
     KEEP = 3
 
 
+class Overage(IntEnum):
+    """What a call of the Cycles protocol lets become of cost above its reservation."""
+
+    ENGINE = 0
+    """No such call: the engine's own rule (available credit, then debt or loss)."""
+    REJECT = 1
+    IF_AVAILABLE = 2
+    WITH_OVERDRAFT = 3
+
+
 class EndedBy(IntEnum):
     """Who ended the call."""
 
@@ -107,6 +117,8 @@ class Call(NamedTuple):
     ended_at_s: int = 0
     first_seq: int = 0
     """Sequence number of the first transfer that charged it, 0 while nothing was charged."""
+    uncovered_nano_usd: int = 0
+    """The part of its cost that its overage policy left to the operator."""
     usage: Usage = NO_USAGE
     origin: Origin = NO_ORIGIN
 
@@ -114,3 +126,24 @@ class Call(NamedTuple):
     def due_at_ms(self) -> int:
         """The instant from which it may be expired."""
         return self.expires_at_ms + self.grace_ms
+
+    @property
+    def charged_nano_usd(self) -> int:
+        """What its practice paid of its cost."""
+        return self.cost_nano_usd - self.uncovered_nano_usd
+
+
+class Told(NamedTuple):
+    """What a client of the Cycles protocol said of its call: kept beside it, decides nothing."""
+
+    key: str
+    tenant: str = ""
+    workspace: str = ""
+    app: str = ""
+    workflow: str = ""
+    agent: str = ""
+    toolset: str = ""
+    kind: str = ""
+    name: str = ""
+    rest: str = ""
+    """Canonical JSON of what is optional: dimensions, tags, metadata, metrics."""

@@ -6,6 +6,7 @@ is hashed, so that a key used again with another body is refused.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from guthaben.domain.calls import (
     Call,
     EndedBy,
     Origin,
+    Told,
     Usage,
 )
 from guthaben.domain.grants import NEVER_S
@@ -37,6 +39,8 @@ class Reserve(NamedTuple):
     origin: Origin = NO_ORIGIN
     grace_ms: int = 0
     overage_policy: int = 0
+    """Not 0: a lease, a call under the rules of the Cycles protocol."""
+    told: Told | None = None
 
 
 class RecordUsage(NamedTuple):
@@ -49,6 +53,8 @@ class RecordUsage(NamedTuple):
     origin: Origin = NO_ORIGIN
     event_at_s: int = 0
     """When it happened, if that is not now; 0 means now."""
+    overage_policy: int = 0
+    told: Told | None = None
 
 
 class Settle(NamedTuple):
@@ -71,6 +77,45 @@ class Extend(NamedTuple):
 
     call_no: int
     ttl_ms: int
+
+
+class LeaseCommit(NamedTuple):
+    """End a lease with its real cost, as its overage policy says."""
+
+    key: str
+    call_no: int
+    cost_nano_usd: int
+    usage: Usage = NO_USAGE
+    told: str = ""
+    """Canonical JSON that is kept beside the commit."""
+
+
+class LeaseRelease(NamedTuple):
+    """End a lease without cost."""
+
+    key: str
+    call_no: int
+    told: str = ""
+
+
+class LeaseExtend(NamedTuple):
+    """Give a lease more time, counted from where it ends now."""
+
+    key: str
+    call_no: int
+    by_ms: int
+    told: str = ""
+
+
+class LeaseAsk(NamedTuple):
+    """Ask whether an amount could be reserved now; changes no credit, remembers the answer."""
+
+    key: str
+    operation: int
+    """A `StepKind`: `DECIDE` or `DRY_RUN`."""
+    amount_nano_usd: int
+    told: str = ""
+    """Canonical JSON of everything else that was asked, so that another question is noticed."""
 
 
 class Expire(NamedTuple):
@@ -124,6 +169,8 @@ class SetPolicy(NamedTuple):
     time_zone: str | None = None
     overdraft_limit_nano_usd: int | None = None
     auto_topup_armed: bool | None = None
+    over_limit: bool | None = None
+    """False lets leases begin again although an earlier one used more than there was."""
 
 
 class OpenEvent(NamedTuple):
@@ -195,8 +242,9 @@ class ConfirmCancelled(NamedTuple):
     event_no: int
 
 
-CallCommand = Reserve | RecordUsage | Settle | Release | Extend | Expire
-KeyedCommand = Reserve | RecordUsage | GrantCredit | Adjust
+LeaseCommand = LeaseCommit | LeaseRelease | LeaseExtend | LeaseAsk
+CallCommand = Reserve | RecordUsage | Settle | Release | Extend | Expire | LeaseCommand
+KeyedCommand = Reserve | RecordUsage | GrantCredit | Adjust | LeaseCommand
 CreditCommand = (
     ExpireGrants
     | GrantCredit
@@ -223,6 +271,30 @@ class KeyRecord(NamedTuple):
     event_no: int
 
 
+class StepKind(IntEnum):
+    """Which request of the Cycles protocol a key belongs to; the numbers are stored."""
+
+    DRY_RUN = 1
+    COMMIT = 2
+    RELEASE = 3
+    EXTEND = 4
+    DECIDE = 5
+
+
+class Step(NamedTuple):
+    """What is remembered of one accepted step of a lease, so that its key repeats its answer."""
+
+    kind: int
+    key: str
+    body_hash: int
+    call_no: int
+    at_ms: int
+    number: int = 0
+    """Of an extension: the expiry it gave."""
+    told: str = ""
+    """Of a commit: what came with it. Of a question: the reason of its refusal, or nothing."""
+
+
 class Outcome(NamedTuple):
     """What a command did. `ok` False is a refusal: nothing changed, `reason` says why.
 
@@ -238,6 +310,7 @@ class Outcome(NamedTuple):
     grant_no: int = 0
     event: CreditEvent | None = None
     amount_nano_usd: int = 0
+    step: Step | None = None
 
 
 def body_hash(command: KeyedCommand) -> int:

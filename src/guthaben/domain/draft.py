@@ -20,7 +20,7 @@ DEBT = int(Account.DEBT)
 USED = int(Account.USED)
 EXPIRED = int(Account.EXPIRED)
 _SOURCE_OF_KIND = {1: int(Account.INCLUDED), 2: int(Account.GIFTED), 3: int(Account.PURCHASED)}
-_OVERRUN, _REPAY, _GRANT_EXPIRED = int(Code.OVERRUN), int(Code.REPAY), int(Code.GRANT_EXPIRED)
+OVERRUN, _REPAY, _GRANT_EXPIRED = int(Code.OVERRUN), int(Code.REPAY), int(Code.GRANT_EXPIRED)
 
 
 class Refusal(Exception):
@@ -36,7 +36,7 @@ class Draft:
 
     __slots__ = (
         "_head", "_seq", "call_no", "debt", "event_no", "grants", "held", "next_due_ms",
-        "next_grant_no", "now_s", "practice", "transfers",
+        "next_grant_no", "now_s", "over_limit", "practice", "transfers",
     )  # fmt: skip
 
     def __init__(self, practice: Practice, now_s: int) -> None:
@@ -45,6 +45,7 @@ class Draft:
         self.grants: dict[int, Grant] = dict(practice.grants)
         self.held = practice.held_nano_usd
         self.debt = practice.debt_nano_usd
+        self.over_limit = practice.over_limit
         self.next_grant_no = practice.next_grant_no
         self.next_due_ms = practice.next_due_ms
         self.transfers: list[Transfer] = []
@@ -134,6 +135,7 @@ class Draft:
         )  # fmt: skip
         self.next_grant_no += 1
         self.grants[grant.grant_no] = grant
+        self.over_limit = False
         self.move(source or _SOURCE_OF_KIND[kind], kind, amount, grant.grant_no, code)
         if expires_at_s < NEVER_S:
             self.next_due_ms = min(self.next_due_ms, expires_at_s * 1000)
@@ -188,9 +190,9 @@ class Draft:
         if missing == 0:
             return
         if self.practice.overrun == Overrun.OPERATOR_LOSS:
-            self.move(Account.OPERATOR_LOSS, USED, missing, 0, _OVERRUN)
+            self.move(Account.OPERATOR_LOSS, USED, missing, 0, OVERRUN)
             return
-        self.owe(missing, USED, _OVERRUN)
+        self.owe(missing, USED, OVERRUN)
 
     def owe(self, amount: int, target: int, code: int) -> None:
         """Let the debt grow by what no credit covered."""
@@ -236,6 +238,7 @@ class Draft:
             debt_nano_usd=self.debt,
             next_grant_no=self.next_grant_no,
             next_due_ms=self.next_due_ms,
+            over_limit=self.over_limit,
             grants=self.grants,
             **changes,
         )

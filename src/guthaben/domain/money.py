@@ -18,6 +18,8 @@ Rappen = NewType("Rappen", int)
 """Swiss francs in 1/100 CHF."""
 
 NANO_PER_USD: Final = 1_000_000_000
+NANO_PER_MICROCENT: Final = 10
+"""The Cycles protocol counts in millionths of a US cent."""
 RAPPEN_PER_CHF: Final = 100
 MAX_COMMAND_NANO_USD: Final = 10**15
 """No single command moves more than this: 1,000,000 USD."""

@@ -72,6 +72,8 @@ class Practice(NamedTuple):
     auto_topup_armed: bool = False
     auto_topup_next_s: int = 0
     """Do not look at the automatic top-up again before this instant."""
+    over_limit: bool = False
+    """A lease used more than there was and nobody has given credit since: no lease begins."""
     grants: Mapping[int, Grant] = {}
 
 

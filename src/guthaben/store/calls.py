@@ -41,7 +41,7 @@ _INSERT_BARE = (
 """What nearly every reservation is: usage comes with its end, and nobody told an origin."""
 _CHANGING = (
     "status", "ended_by", "expires_at_ms", "cost_nano_usd", "slices", "ended_at_s", "first_seq",
-    *Usage._fields,
+    "uncovered_nano_usd",    *Usage._fields,
 )  # fmt: skip
 _UPDATE = (
     f"UPDATE credit_call SET {', '.join(f'{name} = ?' for name in _CHANGING)}"
@@ -100,7 +100,8 @@ def update_calls(cursor: Cursor, rows: Iterable[tuple[int, Call]]) -> None:
         [
             (
                 call.status, call.ended_by, call.expires_at_ms, call.cost_nano_usd,
-                _write(call.slices), call.ended_at_s, call.first_seq, *_usage_row(call.usage),
+                _write(call.slices), call.ended_at_s, call.first_seq, call.uncovered_nano_usd,
+                *_usage_row(call.usage),
                 practice_no, call.call_no,
             )
             for practice_no, call in rows

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from guthaben.domain.calls import Call
-from guthaben.domain.commands import KeyRecord
+from guthaben.domain.commands import KeyRecord, Step
 from guthaben.domain.grants import Grant
 from guthaben.domain.practice import Practice, allowance_grant
 from guthaben.domain.topup import CreditEvent
-from guthaben.store import calls, practices, topups
+from guthaben.store import calls, leases, practices, topups
 from guthaben.store.cache import Cache
 from guthaben.store.session import Cursor
 
@@ -31,6 +31,7 @@ class Loaded:
         self.call_keys: dict[tuple[str, int, str], int] = {}
         self.events: dict[tuple[str, int], CreditEvent] = {}
         self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
+        self.steps: dict[tuple[str, int, str], Step] = {}
         self.absent_keys: set[tuple[str, int, str]] = set()
         self._complete_since_s: dict[str, int] = {}
 
@@ -130,6 +131,13 @@ class Loaded:
         if absent:
             found = practices.load_grants(self.cursor, practice.practice_no, absent)
             self.take_in(practice_id, found)
+
+    def step(self, practice: Practice, kind: int, key: str) -> Step | None:
+        """Give what is remembered of the key of a lease's step."""
+        known = self.steps.get((practice.practice_id, kind, key))
+        if known is None and practice.practice_no:
+            known = leases.load_step(self.cursor, practice.practice_no, kind, key)
+        return known
 
     def money_key(self, practice: Practice, operation: str, key: str) -> KeyRecord | None:
         """Give what is remembered of a money command's key."""

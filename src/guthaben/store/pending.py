@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from guthaben.domain.commands import KeyRecord
+from guthaben.domain.calls import Told
+from guthaben.domain.commands import KeyRecord, Step
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import Transfer
 from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
-from guthaben.store import attempts, calls, journal, practices, topups
+from guthaben.store import attempts, calls, journal, leases, practices, topups
 from guthaben.store.loaded import Loaded
 
 Place = tuple[str, int]
@@ -45,11 +46,15 @@ class Pending:
         self.changed_events: set[Place] = set()
         self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
         self.fulfilled: list[tuple[str, CreditEvent]] = []
+        self.told: dict[Place, Told] = {}
+        self.steps: list[tuple[str, Step]] = []
 
     def write(self) -> None:
         """Write all that changed; afterwards nothing is pending."""
         self.write_practices()
         self._write_calls()
+        if self.told or self.steps:
+            self._write_leases()
         if self.transfers:
             rows = [(self._number(name), transfer) for name, transfer in self.transfers]
             journal.insert_transfers(self._cursor, rows)
@@ -113,6 +118,14 @@ class Pending:
             rows = [(self._number(place[0]), states[place]) for place in self.changed_calls]
             calls.update_calls(self._cursor, rows)
             self.changed_calls.clear()
+
+    def _write_leases(self) -> None:
+        told = [(self._number(name), no, told) for (name, no), told in self.told.items()]
+        leases.insert_told(self._cursor, told)
+        steps = [(self._number(practice_id), step) for practice_id, step in self.steps]
+        leases.insert_steps(self._cursor, steps)
+        self.told.clear()
+        self.steps.clear()
 
     def _write_events(self) -> None:
         states = self._loaded.events

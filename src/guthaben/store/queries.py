@@ -47,6 +47,14 @@ class Head(NamedTuple):
     head: str
 
 
+def practice_no(cursor: sqlite3.Cursor, practice_id: str) -> int:
+    """Read the internal number of a practice, 0 for one that nobody has stored."""
+    row = cursor.execute(
+        "SELECT practice_no FROM credit_practice WHERE practice_id = ?", (practice_id,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def practice_with(
     cursor: Cursor, practice_id: str, period: Period | None, now_s: int
 ) -> tuple[Practice, Period]:

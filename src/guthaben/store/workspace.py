@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 
 from guthaben.domain.apply import Applied, Subject, apply
+from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.auto_topup import AutoTopup, below_trigger
 from guthaben.domain.calls import RESERVED, Call, Operation
 from guthaben.domain.commands import (
@@ -24,6 +25,11 @@ from guthaben.domain.commands import (
     Fulfil,
     GrantCredit,
     KeyRecord,
+    LeaseAsk,
+    LeaseCommand,
+    LeaseCommit,
+    LeaseExtend,
+    LeaseRelease,
     NetPayment,
     Outcome,
     RecordUsage,
@@ -32,6 +38,8 @@ from guthaben.domain.commands import (
     SendAttempt,
     SetLicense,
     Settle,
+    Step,
+    StepKind,
     body_hash,
 )
 from guthaben.domain.grants import ALLOWANCE
@@ -50,6 +58,13 @@ __all__ = ["EventNote", "Workspace"]
 _RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
 _ON_EVENTS = (Fulfil, CloseEvent, NetPayment, SendAttempt, ConfirmCancelled)
 _ENDINGS = frozenset({Settle, Release, Extend, Expire})
+_STEP_OF = {
+    LeaseCommit: int(StepKind.COMMIT),
+    LeaseRelease: int(StepKind.RELEASE),
+    LeaseExtend: int(StepKind.EXTEND),
+}
+_DRY_RUN = int(StepKind.DRY_RUN)
+_SWEEPS = frozenset({Reserve, LeaseCommit, LeaseAsk})
 
 
 def new_topup_id() -> str:
@@ -61,7 +76,9 @@ def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
     """Tell how much credit a refused call lacked; what is bought repays debt first."""
     if outcome.reason != "insufficient_credit" or not isinstance(command, Reserve):
         return 0
-    return command.amount_nano_usd - outcome.available_nano_usd + practice.debt_nano_usd
+    # What remains for a lease is told less the debt already.
+    debt = 0 if command.overage_policy else practice.debt_nano_usd
+    return command.amount_nano_usd - outcome.available_nano_usd + debt
 
 
 class Workspace:
@@ -130,9 +147,12 @@ class Workspace:
 
     def apply(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:
         """Apply one command to one practice and remember what is to be written."""
-        if type(command) is Reserve:
+        if type(command) in _SWEEPS or (type(command) is RecordUsage and command.overage_policy):
             self.sweep(practice_id)
         subject = self._subject(practice_id, command)
+        if subject is None and type(command) is Reserve and command.overage_policy:
+            if self._loaded.step(self.practice(practice_id), _DRY_RUN, command.key):
+                return Outcome(False, "idempotency_conflict", False)
         if isinstance(command, Fulfil) and isinstance(subject, CreditEvent):
             told = self._told_before(practice_id, subject, command)
             if told is not None:
@@ -162,6 +182,8 @@ class Workspace:
             return call
         if isinstance(command, GrantCredit | Adjust):
             return self._known_key(practice_id, command)
+        if isinstance(command, LeaseCommand):
+            return self._lease(practice_id, command)
         if isinstance(command, _ON_EVENTS):
             return self._event_and_grants(practice_id, command)
         if isinstance(command, ClaimTopup):
@@ -179,6 +201,19 @@ class Workspace:
             self._loaded.need_allowance(practice_id, call.license, call.period_start_s, end_s)
             self._loaded.need_grants(practice_id, [piece.grant_no for piece in call.slices])
         return call
+
+    def _lease(self, practice_id: str, command: LeaseCommand) -> LeaseSubject:
+        practice = self.practice(practice_id)
+        if not isinstance(command, LeaseAsk):
+            step = self._loaded.step(practice, _STEP_OF[type(command)], command.key)
+            return LeaseSubject(self._ending(practice_id, command.call_no), step)
+        period = current_period(practice, self.now_s)
+        self._loaded.need_allowance(practice_id, period.license, period.start_s)
+        step = self._loaded.step(practice, command.operation, command.key)
+        is_taken = command.operation == _DRY_RUN and (
+            self._loaded.call_by_key(practice, _RESERVE, command.key) is not None
+        )
+        return LeaseSubject(None, step, is_taken)
 
     def _known_key(self, practice_id: str, command: GrantCredit | Adjust) -> KeyRecord | None:
         practice = self.practice(practice_id)
@@ -234,16 +269,21 @@ class Workspace:
         for transfer in applied.transfers:
             self._pending.transfers.append((practice_id, transfer))
         changed = applied.subject
-        if changed is not None and changed is not subject:
+        known = subject.call if isinstance(subject, LeaseSubject) else subject
+        if changed is not None and changed is not known:
             if isinstance(changed, Call):
-                before = subject if isinstance(subject, Call) else None
+                before = known if isinstance(known, Call) else None
                 self._caps.note(applied.practice, before, changed)
-                self._keep_call(practice_id, changed, new=subject is None)
+                self._keep_call(practice_id, changed, new=known is None)
+                if isinstance(command, Reserve | RecordUsage) and command.told is not None:
+                    self._pending.told[practice_id, changed.call_no] = command.told
             else:
                 self._keep_event(practice_id, changed, command)
         if applied.new_event is not None:
             self._loaded.events[practice_id, applied.new_event.event_no] = applied.new_event
             self._pending.new_events[practice_id, applied.new_event.event_no] = note
+        if applied.outcome.step is not None and applied.outcome.applied:
+            self._keep_step(practice_id, applied.outcome.step)
         if isinstance(command, GrantCredit | Adjust) and applied.outcome.applied:
             event_no = applied.new_event.event_no if applied.new_event else 0
             place = (practice_id, type(command).__name__, command.key)
@@ -261,6 +301,12 @@ class Workspace:
             self._loaded.call_keys[practice_id, call.operation, call.key] = call.call_no
         elif place not in self._pending.new_calls:
             self._pending.changed_calls.add(place)
+
+    def _keep_step(self, practice_id: str, step: Step) -> None:
+        self._loaded.steps[practice_id, step.kind, step.key] = step
+        self._pending.steps.append((practice_id, step))
+        if self._loaded.practices[practice_id].practice_no == 0:
+            self._pending.practices.add(practice_id)
 
     def _keep_event(self, practice_id: str, event: CreditEvent, command: Command) -> None:
         place = (practice_id, event.event_no)

@@ -34,6 +34,7 @@ from guthaben.web import (
     stripe_webhook,
     telling,
 )
+from guthaben.web.cycles import routes as cycles
 from guthaben.web.deps import Services
 from guthaben.web.gateway import errors as openai_errors
 from guthaben.web.gateway import routes as openai_routes
@@ -62,6 +63,7 @@ def create_router(services: Services, gateway: GatewaySettings | None = None) ->
     settings = gateway or GatewaySettings.from_environment()
     router.routes.extend(openai_routes.router(services, settings).routes)
     for group in (
+        cycles,
         calls,
         credit,
         auto_topup,

@@ -1,0 +1,243 @@
+"""Reservations over HTTP, by the Cycles route, beside the same framework answering a constant.
+
+Law: one server process with one worker, the load in this one, on keep-alive connections written to
+as plain bytes, so that the load costs little of the machine it shares. Each figure stands beside its
+floor of the same turn; the ratio and the CPU per request are what shared machines tell reliably.
+Run: `python -m benchmarks.http_cycles [--seconds S] [--clients N ...]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+PRACTICE = "bench"
+ROUTE = "/cycles/v1/reservations"
+
+
+class Result(NamedTuple):
+    """What one load measured."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    """Of the server, per request."""
+
+
+# ---------------------------------------------------------------- the server, in a process of its own
+
+
+def serve(kind: str, folder: Path) -> None:
+    """Serve the real app, or the floor, and tell port and key on the first line."""
+    import socket
+
+    from fastapi import FastAPI
+    from starlette.responses import JSONResponse
+
+    from guthaben.web import server
+    from guthaben.web.app import create_app
+    from guthaben.web.deps import Services
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    key = ""
+    if kind == "floor":
+        app = FastAPI(openapi_url=None)
+
+        async def constant(_request: object) -> JSONResponse:
+            return JSONResponse({"decision": "ALLOW"})
+
+        app.add_route(ROUTE, constant, methods=["POST"])
+    else:
+        services = Services.open(f"sqlite:///{folder / 'bench.db'}")
+        services.guthaben.grant(PRACTICE, 10**14, key="credit")
+        key = services.keys.create(PRACTICE, ("gate",)).key
+        app = create_app(services)
+    print(json.dumps({"port": listener.getsockname()[1], "key": key}), flush=True)
+    server.run(app, listener, lambda: print("ready", flush=True))
+
+
+class Served(NamedTuple):
+    """A running server."""
+
+    pid: int
+    port: int
+    key: str
+
+    def cpu_s(self) -> float:
+        """Tell the processor time it has used, of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def served(kind: str, folder: Path) -> AsyncIterator[Served]:
+    """Run a server meanwhile."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("AZA_", "STRIPE_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.http_cycles", "--serve", kind, "--folder", str(folder)],
+        stdout=subprocess.PIPE,
+        env=clean,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        told = json.loads(process.stdout.readline())
+        process.stdout.readline()
+        yield Served(process.pid, told["port"], told["key"])
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+# ---------------------------------------------------------------- the load
+
+
+def request(key: str, idempotency_key: str) -> bytes:
+    """Write one reservation as a client would send it."""
+    body = json.dumps(
+        {
+            "idempotency_key": idempotency_key,
+            "subject": {"tenant": PRACTICE, "agent": "bench"},
+            "action": {"kind": "llm.completion", "name": "gpt-4o-mini"},
+            "estimate": {"unit": "USD_MICROCENTS", "amount": 1000},
+            "ttl_ms": 60000,
+        }
+    )
+    head = (
+        f"POST {ROUTE} HTTP/1.1\r\nHost: bench\r\nX-Cycles-API-Key: {key}\r\n"
+        f"X-Idempotency-Key: {idempotency_key}\r\nContent-Type: application/json\r\n"
+        f"Accept: */*\r\nUser-Agent: bench\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return (head + body).encode()
+
+
+class Client(asyncio.Protocol):
+    """One keep-alive connection that sends the next request as soon as it is answered."""
+
+    def __init__(self, key: str, name: str, until_s: float, times: list[float]) -> None:
+        self.key, self.name, self.until_s, self.times = key, name, until_s, times
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.number = 0
+        self.left = -1
+        self.seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        """Send the next request, or end."""
+        self.begun_s = time.perf_counter()
+        if self.begun_s > self.until_s:
+            self.transport.close()
+            self.done.set_result(None)
+            return
+        self.number += 1
+        self.transport.write(request(self.key, f"{self.name}-{self.number}"))
+
+    def data_received(self, data: bytes) -> None:
+        """Take an answer; anything but 200 ends the run."""
+        self.seen += data
+        head, found, body = self.seen.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        if len(body) < length:
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            self.done.set_exception(RuntimeError(self.seen.decode()))
+            self.transport.close()
+            return
+        self.times.append(time.perf_counter() - self.begun_s)
+        self.seen = b""
+        self.send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Notice a server that went away."""
+        if not self.done.done():
+            self.done.set_exception(error or RuntimeError("the server closed a connection"))
+
+
+async def load(server: Served, clients: int, seconds: float, turn: str) -> Result:
+    """Let so many clients send for so long."""
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    begun, cpu = time.perf_counter(), server.cpu_s()
+    made = [
+        await loop.create_connection(
+            _client(server.key, f"{turn}-{number}", begun + seconds, times),
+            "127.0.0.1",
+            server.port,
+        )
+        for number in range(clients)
+    ]
+    await asyncio.gather(*(client.done for _transport, client in made))
+    took = time.perf_counter() - begun
+    percent = statistics.quantiles(times, n=100)
+    return Result(
+        len(times) / took,
+        percent[49] * 1000,
+        percent[98] * 1000,
+        (server.cpu_s() - cpu) * 1000 / len(times),
+    )
+
+
+def _client(key: str, name: str, until_s: float, times: list[float]) -> Callable[[], Client]:
+    return lambda: Client(key, name, until_s, times)
+
+
+async def measure(clients: int, seconds: float, folder: Path) -> list[dict[str, float]]:
+    """Measure floor and route in turns, three times."""
+    turns = []
+    async with served("floor", folder) as floor, served("cycles", folder) as real:
+        for name, server in (("warm-floor", floor), ("warm", real)):
+            await load(server, clients, 0.5, f"{clients}-{name}")
+        for turn in range(3):
+            base = await load(floor, clients, seconds / 2, f"{clients}-f{turn}")
+            found = await load(real, clients, seconds, f"{clients}-r{turn}")
+            turns.append(
+                {
+                    **found._asdict(),
+                    "floor_per_s": base.per_s,
+                    "floor_p99_ms": base.p99_ms,
+                    "floor_cpu_ms": base.cpu_ms,
+                    "to_floor": found.per_s / base.per_s,
+                }
+            )
+    return turns
+
+
+def main() -> None:
+    """Measure and print; every turn, because the machine may have been busy in one of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 50])
+    parser.add_argument("--serve", choices=["floor", "cycles"])
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.folder)
+        return
+    for clients in options.clients:
+        with tempfile.TemporaryDirectory() as temporary:
+            turns = asyncio.run(measure(clients, options.seconds, Path(temporary)))
+        for row in turns:
+            print(f"{clients} clients: " + ", ".join(f"{k} {v:.2f}" for k, v in row.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The Cycles protocol under `/cycles`: its published clients work by changing their base URL."""
