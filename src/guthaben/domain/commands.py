@@ -317,8 +317,11 @@ def body_hash(command: KeyedCommand) -> int:
     """Hash a command without key and clock to a signed 64-bit integer.
 
     Trailing fields that hold their default are left out, so that a field added at the end later
-    does not change the hash of what was stored before.
+    does not change the hash of what was stored before. A lease may be asked for again with a newer
+    API key, so which one asked is no part of it.
     """
+    if isinstance(command, Reserve | RecordUsage) and command.overage_policy:
+        command = command._replace(origin=command.origin._replace(api_key_id=""))
     body = tuple(command)
     end = len(body)
     defaults = _DEFAULTS.get(type(command))

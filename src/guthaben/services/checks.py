@@ -102,6 +102,10 @@ class PolicyOptions(TypedDict, total=False):
     overrun: Literal["debt", "operator_loss"]
     debt_blocks_allowance: bool
     time_zone: str
+    overdraft_limit_nano_usd: int
+    """How much debt leases of the Cycles protocol may make; 0 lets them make none."""
+    over_limit: bool
+    """False lets leases begin again although an earlier one used more than there was."""
 
 
 def practice_id_of(value: str) -> str:

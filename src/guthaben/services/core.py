@@ -9,6 +9,7 @@ import hmac
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from hashlib import blake2b
 from typing import TypeVar
 
 from guthaben.domain.calls import RESERVED, Call
@@ -113,8 +114,9 @@ class Core:
         return call_no
 
     def keyed_hash(self, message: bytes) -> bytes:
-        """Hash with this database's own secret: 32 bytes that nobody else can make."""
-        return hmac.digest(self._secret, message, "sha256")
+        """Hash with this database's own secret: 12 bytes that nobody else can make."""
+        # Keyed BLAKE2 takes a microsecond where HMAC over OpenSSL takes ten.
+        return blake2b(message, digest_size=12, key=self._secret[:64]).digest()
 
     def _seal(self, practice_id: str, call_no: int) -> str:
         message = f"call|{call_no}|{practice_id}".encode()

@@ -88,10 +88,10 @@ class Cycles:
         return Owner(int.from_bytes(plain[:6], "big"), int.from_bytes(plain[6:], "big"))
 
     def _seal(self, kind: Kind, plain: bytes) -> bytes:
-        return self.core.keyed_hash(b"lease|" + kind.encode() + plain)[:_BYTES]
+        return self.core.keyed_hash(b"lease|" + kind.encode() + plain)
 
     def _hidden(self, seal: bytes, text: bytes) -> bytes:
-        mask = int.from_bytes(self.core.keyed_hash(b"lease mask|" + seal)[:_BYTES], "big")
+        mask = int.from_bytes(self.core.keyed_hash(b"lease mask|" + seal), "big")
         return (int.from_bytes(text, "big") ^ mask).to_bytes(_BYTES, "big")
 
     def known_number(self, practice_id: str) -> int:

@@ -159,8 +159,12 @@ def license_command(license: str, options: LicenseOptions) -> SetLicense:
 def policy_command(options: PolicyOptions) -> SetPolicy:
     """Make the command that changes how a practice is treated."""
     known_options(options, PolicyOptions)
-    if not isinstance(options.get("debt_blocks_allowance", False), bool):
-        raise InvalidInput("debt_blocks_allowance is True or False")
+    for name in ("debt_blocks_allowance", "over_limit"):
+        if not isinstance(options.get(name, False), bool):
+            raise InvalidInput(f"{name} is True or False")
+    limit = options.get("overdraft_limit_nano_usd")
+    if limit is not None:
+        amount_of("overdraft_limit_nano_usd", limit, 0)
     status, overrun = options.get("status"), options.get("overrun")
     time_zone = options.get("time_zone")
     try:
@@ -169,6 +173,8 @@ def policy_command(options: PolicyOptions) -> SetPolicy:
             None if overrun is None else int(Overrun[overrun.upper()]),
             options.get("debt_blocks_allowance"),
             None if time_zone is None else zone(time_zone).key,
+            limit,
+            over_limit=options.get("over_limit"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(

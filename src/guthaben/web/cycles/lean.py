@@ -26,6 +26,7 @@ from guthaben.web.routing import request_id
 log = logging.getLogger("guthaben.web")
 
 MAX_BODY: Final = 65_536
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _TRACE_ID: Final = re.compile(rb"[0-9a-f]{32}")
 _NO_TRACE: Final = b"0" * 32
@@ -134,7 +135,7 @@ class LeanRoute(APIRoute):
         except Exception:
             log.exception("a request broke", extra={"request_id": exchange.request_id})
             status, body = _broken(exchange)
-        raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        raw = _ENCODER.encode(body).encode()
         headers = [
             *_PLAIN,
             (b"content-length", b"%d" % len(raw)),

@@ -14,6 +14,9 @@ from guthaben.web.cycles.errors import invalid
 
 MAX_INT64: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 40
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _BAD = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -52,9 +55,7 @@ def _no_constant(name: str) -> NoReturn:
 def canonical(value: Any) -> str:
     """Write JSON so that equal values are equal texts."""
     try:
-        return json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        return _CANONICAL.encode(value)
     except (ValueError, RecursionError) as error:
         raise invalid("A number is out of range.") from error
 
