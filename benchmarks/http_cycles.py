@@ -1,8 +1,8 @@
 """Reservations over HTTP, by the Cycles route, beside the same framework answering a constant.
 
 Law: one server process with one worker, the load in this one, on keep-alive connections written to
-as plain bytes, so that the load costs little of the machine it shares. Each figure stands beside its
-floor of the same turn; the ratio and the CPU per request are what shared machines tell reliably.
+as plain bytes, so that it costs little of the machine they share. Each figure stands beside its floor
+of the same turn; the ratio and the CPU per request are what shared machines tell reliably.
 Run: `python -m benchmarks.http_cycles [--seconds S] [--clients N ...]`.
 """
 
@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Result(NamedTuple):
     """Of the server, per request."""
 
 
-# ---------------------------------------------------------------- the server, in a process of its own
+# ---------------------------------------------------------------- the server, another process
 
 
 def serve(kind: str, folder: Path) -> None:
@@ -81,8 +81,8 @@ class Served(NamedTuple):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@asynccontextmanager
-async def served(kind: str, folder: Path) -> AsyncIterator[Served]:
+@contextmanager
+def served(kind: str, folder: Path) -> Iterator[Served]:
     """Run a server meanwhile."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AZA_", "STRIPE_"))}
     process = subprocess.Popen(
@@ -200,15 +200,15 @@ def _client(key: str, name: str, until_s: float, times: list[float]) -> Callable
     return lambda: Client(key, name, until_s, times)
 
 
-async def measure(clients: int, seconds: float, folder: Path) -> list[dict[str, float]]:
+def measure(clients: int, seconds: float, folder: Path) -> list[dict[str, float]]:
     """Measure floor and route in turns, three times."""
     turns = []
-    async with served("floor", folder) as floor, served("cycles", folder) as real:
+    with served("floor", folder) as floor, served("cycles", folder) as real:
         for name, server in (("warm-floor", floor), ("warm", real)):
-            await load(server, clients, 0.5, f"{clients}-{name}")
+            asyncio.run(load(server, clients, 0.5, f"{clients}-{name}"))
         for turn in range(3):
-            base = await load(floor, clients, seconds / 2, f"{clients}-f{turn}")
-            found = await load(real, clients, seconds, f"{clients}-r{turn}")
+            base = asyncio.run(load(floor, clients, seconds / 2, f"{clients}-f{turn}"))
+            found = asyncio.run(load(real, clients, seconds, f"{clients}-r{turn}"))
             turns.append(
                 {
                     **found._asdict(),
@@ -234,7 +234,7 @@ def main() -> None:
         return
     for clients in options.clients:
         with tempfile.TemporaryDirectory() as temporary:
-            turns = asyncio.run(measure(clients, options.seconds, Path(temporary)))
+            turns = measure(clients, options.seconds, Path(temporary))
         for row in turns:
             print(f"{clients} clients: " + ", ".join(f"{k} {v:.2f}" for k, v in row.items()))
 

@@ -70,7 +70,7 @@ class Server:
         """Make a client; without a key, one of the tenant's."""
         sent = {"X-Cycles-API-Key": self.key() if key is None else key, **headers}
         client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),  # type: ignore[arg-type]
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
             base_url="http://test/cycles",
             headers=sent,
         )

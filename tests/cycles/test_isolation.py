@@ -1,4 +1,4 @@
-"""Own, foreign, missing and malformed ids, with every kind of key: nothing foreign is ever reached."""
+"""Own, foreign, missing and malformed ids, with every kind of key: nothing foreign is reached."""
 
 from typing import Any
 

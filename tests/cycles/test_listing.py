@@ -53,9 +53,8 @@ async def test_filters(server: Server) -> None:
     assert await listed(client, idempotency_key="ACTIVE", status="RELEASED") == []
     assert await listed(client, idempotency_key="") == []
     assert await listed(client, workspace="w0") == ["EXPIRED", "COMMITTED"]
-    assert await listed(client, workspace="w0", agent="bot", tenant="acme", status="EXPIRED") == [
-        "EXPIRED"
-    ]
+    subject = {"workspace": "w0", "agent": "bot", "tenant": "acme"}
+    assert await listed(client, status="EXPIRED", **subject) == ["EXPIRED"]
     assert await listed(client, agent="nobody") == []
     assert await listed(client, toolset="t", unknown="ignored", include_children="x") == []
 

@@ -1,7 +1,7 @@
 """Any sequence of requests: the server answers what the oracle says, and repeats it for ever.
 
 Each request is repeated at random later: the same key and body must give the same answer, whatever
-has happened since, but for `remaining_ttl_ms`, which is of the moment; another body must be refused.
+has happened since, but for `remaining_ttl_ms`, which is of the moment; another body is refused.
 """
 
 import asyncio

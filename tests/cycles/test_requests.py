@@ -181,7 +181,8 @@ async def test_what_the_file_does_not_allow_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b"\xff", b'{"a":NaN}', b'{"a":1,"a":1}', b"9" * 50, b"[" * 9_000, b"x" * 65_537,
+    [b"", b"{", b"[]", b"\xff", b'{"a":NaN}', b'{"a":1,"a":1}', b"9" * 50, b"[" * 9_000,
+     b"x" * 65_537,
      json.dumps({**BODY, "metadata": {"x": "y"}}).replace('"y"', "1e999").encode()],
 )  # fmt: skip
 async def test_what_is_no_sound_json_is_refused(server: Server, raw: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guthaben.domain.calls import Origin, Usage
+from guthaben.domain.calls import Origin, Told, Usage
 from guthaben.domain.commands import Adjust, GrantCredit, RecordUsage, Reserve, body_hash
 from guthaben.domain.period import Period
 
@@ -52,7 +52,7 @@ def test_a_field_added_at_the_end_changes_no_stored_hash() -> None:
 FIELDS: list[tuple[str, object]] = [
     ("amount_nano_usd", 6), ("ttl_ms", 1), ("on_expiry", 2), ("on_exception", 3),
     ("period", Period("", 0, 1)), ("usage", Usage("m")), ("origin", Origin("u")),
-    ("grace_ms", 1), ("overage_policy", 1),
+    ("grace_ms", 1), ("overage_policy", 1), ("told", Told("k")),
 ]  # fmt: skip
 
 
