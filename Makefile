@@ -29,8 +29,8 @@ DEV_READY   := $(VENV)/.ready-to-develop
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST      := $(BIN)/python -m pytest
 
-.PHONY: help run test check lint types layers tidy format contract bench bench-http mutants \
-        coverage-domain simulate simulate-bugs soak browser setup clean distclean
+.PHONY: help run test check lint types layers tidy format contract bench bench-http bench-cycles \
+        mutants coverage-domain simulate simulate-bugs soak browser setup clean distclean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -85,6 +85,9 @@ bench: $(DEV_READY) ## Measure the speed beside a floor of the same run
 
 bench-http: $(DEV_READY) ## Measure the gateway over HTTP beside its floors
 	$(BIN)/python -m benchmarks.http $(ARGS)
+
+bench-cycles: $(DEV_READY) ## Measure reservations over HTTP beside the framework's floor
+	$(BIN)/python -m benchmarks.http_cycles $(ARGS)
 
 soak: $(DEV_READY) browser ## Run the random and the destructive tests longer (SOAK=5, SOAK_MINUTES=30)
 	SOAK_FACTOR=$(SOAK) $(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \

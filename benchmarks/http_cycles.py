@@ -1,8 +1,8 @@
 """Reservations over HTTP, by the Cycles route, beside the same framework answering a constant.
 
 Law: one server process with one worker, the load in this one, on keep-alive connections written to
-as plain bytes, so that it costs little of the machine they share. Each figure stands beside its floor
-of the same turn; the ratio and the CPU per request are what shared machines tell reliably.
+as plain bytes, so that it costs little of the machine they share. Each figure stands beside its
+floor of the same turn; ratio and CPU per request are what shared machines tell reliably.
 Run: `python -m benchmarks.http_cycles [--seconds S] [--clients N ...]`.
 """
 

@@ -32,6 +32,13 @@ T0 = 1_790_000_000_000
 REJECT, IF_AVAILABLE, OVERDRAFT = (int(policy) for policy in list(Overage)[1:])
 
 
+KINDS: dict[type, StepKind] = {
+    LeaseCommit: StepKind.COMMIT,
+    LeaseRelease: StepKind.RELEASE,
+    LeaseExtend: StepKind.EXTEND,
+}
+
+
 class Bank:
     """A practice and its calls, one command after the other."""
 
@@ -57,12 +64,10 @@ class Bank:
         return applied.outcome
 
     def _subject(self, command: Command, given: dict[str, Any]) -> Any:
-        kinds = {LeaseCommit: StepKind.COMMIT, LeaseRelease: StepKind.RELEASE,
-                 LeaseExtend: StepKind.EXTEND}  # fmt: skip
         if isinstance(command, LeaseAsk):
             return LeaseSubject(None, self.steps.get((command.operation, command.key)), **given)
-        if type(command) in kinds:
-            step = self.steps.get((int(kinds[type(command)]), command.key))
+        if isinstance(command, LeaseCommit | LeaseRelease | LeaseExtend):
+            step = self.steps.get((int(KINDS[type(command)]), command.key))
             return LeaseSubject(self.calls.get(command.call_no), step)
         return given.get("call")
 
@@ -198,7 +203,7 @@ def test_new_credit_lets_leases_begin_again(cure: str) -> None:
             bank.do(SetLicense("l", True, start, start + 100, 11))
         case "operator":
             bank.do(SetPolicy(over_limit=False))
-        case "period":
+        case _:
             bank.now_ms += 100_000
     assert bank.lease(0).ok
 
