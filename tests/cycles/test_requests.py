@@ -4,8 +4,11 @@ import asyncio
 import json
 
 import httpx
+import jsonschema
 import pytest
+from fastapi import FastAPI
 
+from guthaben.web.app import create_router
 from tests.cycles.conftest import BEGIN_MS, TENANT, Server, planned, told, usd
 from tests.cycles.protocol import ABSENT, found_file
 
@@ -400,3 +403,45 @@ async def test_the_same_request_at_once_happens_once(server: Server) -> None:
     done = await asyncio.gather(*(client.post(path, json=body) for _ in range(20)))
     assert {answer.text for answer in done} == {done[0].text}
     assert server.guthaben.balance(TENANT).available_nano_usd == (10_000 - 10) * 10
+
+
+async def test_the_description_fits_what_is_answered(server: Server) -> None:
+    """Every example of our own OpenAPI page is accepted, and answered as the page says."""
+    server.fund(10_000_000)
+    client = server.client()
+    paths = {p: m for p, m in server.app.app.openapi()["paths"].items() if p.startswith("/cycles/")}
+    assert sum(map(len, paths.values())) == 9
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            assert operation["security"]
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            if body:
+                jsonschema.Draft202012Validator(body["schema"]).validate(body["example"])
+            name = await reserved(server, f"{method}{path}")
+            url = path.removeprefix("/cycles").replace("{reservation_id}", name)
+            answer = await client.request(
+                method, url, json=body.get("example"), params={"tenant": TENANT}
+            )
+            missing = await server.client("none").request(method, url)
+            for found in (answer, missing):
+                told = operation["responses"][str(found.status_code)]["content"]
+                schema = told["application/json"]["schema"]
+                jsonschema.Draft202012Validator(schema).validate(found.json())
+            assert answer.is_success, (method, path, answer.text)
+
+
+async def test_a_host_may_mount_the_routes_under_a_prefix(server: Server) -> None:
+    host = FastAPI()
+    host.include_router(create_router(server.services), prefix="/credit")
+    server.fund(1_000)
+    headers = {"X-Cycles-API-Key": server.key()}
+    transport = httpx.ASGITransport(host)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://host/credit/cycles", headers=headers
+    ) as client:
+        made = await client.post("/v1/reservations", json=planned("r", 10))
+        assert made.status_code == 200, made.text
+        found = await client.get(f"/v1/reservations/{made.json()['reservation_id']}")
+        assert found.json()["status"] == "ACTIVE"
+        assert found.headers["x-cycles-tenant"] == TENANT
+        assert (await client.post("/v1/decide", json={})).status_code == 400

@@ -24,7 +24,7 @@ def described(web: Web) -> dict[str, Any]:
     found["paths"] = {
         path: methods
         for path, methods in found["paths"].items()
-        if not path.startswith(("/v1/ai-credit", "/stripe/", "/openai/", *MONEY))
+        if not path.startswith(("/v1/ai-credit", "/stripe/", "/openai/", "/cycles/", *MONEY))
         and not path.endswith(("/refunds", "/refundable"))
     }
     return found

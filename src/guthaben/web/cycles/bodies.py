@@ -121,7 +121,7 @@ def event(found: dict[str, Any]) -> Planned:
     return planned._replace(overage_policy=_policy(found))
 
 
-def commit(found: dict[str, Any]) -> Ended:
+def committing(found: dict[str, Any]) -> Ended:
     """Read a commit."""
     only(found, "The body", _COMMIT | {"metrics", "metadata"}, _COMMIT)
     rest = _kept(found)

@@ -1,8 +1,8 @@
 """Lean routes: a request of the Cycles protocol from its bytes to its answer's, below FastAPI.
 
 Law: every answer, of success or not, carries the request's id and trace id; an error has the
-protocol's shape. The routes stand in the router like all others and in the OpenAPI page, but no
-`Request` or `Response` is made: reserving is the hottest thing this server does.
+protocol's shape. The routes stand in the router and in the OpenAPI page like all others, but our own
+server answers them without FastAPI's stacks and responses: reserving is the hottest thing it does.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import json
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from guthaben.errors import GuthabenError
 from guthaben.web.cycles.errors import Denial, invalid
 from guthaben.web.cycles.reading import decode
-from guthaben.web.routing import request_id
+from guthaben.web.routing import Endpoint, request_id
 
 log = logging.getLogger("guthaben.web")
 
@@ -37,18 +38,15 @@ _PLAIN: Final = (
 )
 
 
-class Exchange:
+class Exchange(Request):
     """One request and what is known of it by now."""
 
-    __slots__ = ("_receive", "headers", "key_id", "request_id", "scope", "tenant", "trace_id")
-
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = scope
-        self._receive = receive
-        self.headers: dict[bytes, bytes | None] = {}
-        """By name; None for one that was sent twice."""
+        super().__init__(scope, receive)
+        self.sent: dict[bytes, bytes | None] = {}
+        """Headers by name; None for one that was sent twice."""
         for name, value in scope["headers"]:
-            self.headers[name] = None if name in self.headers else value
+            self.sent[name] = None if name in self.sent else value
         self.request_id = request_id(scope)
         self.trace_id = self._trace()
         self.tenant = ""
@@ -56,27 +54,27 @@ class Exchange:
 
     def _trace(self) -> str:
         """Give the trace the caller names, else begin one; a malformed name counts as none."""
-        parent = _TRACEPARENT.fullmatch(self.headers.get(b"traceparent") or b"")
+        parent = _TRACEPARENT.fullmatch(self.sent.get(b"traceparent") or b"")
         if parent is not None and parent[1] != _NO_TRACE and parent[2] != _NO_SPAN:
             return parent[1].decode()
-        named = self.headers.get(b"x-cycles-trace-id") or b""
+        named = self.sent.get(b"x-cycles-trace-id") or b""
         if _TRACE_ID.fullmatch(named) and named != _NO_TRACE:
             return named.decode()
         return f"{random.getrandbits(128) | 1:032x}"  # a name, no secret
 
     def header(self, name: bytes) -> str | None:
         """Give a header that was sent once, or None; raises INVALID_REQUEST for one sent twice."""
-        value = self.headers.get(name, b"")
+        value = self.sent.get(name, b"")
         if value is None:
             raise invalid(f"{name.decode()} occurs twice.")
         return value.decode("latin-1") if value else None
 
-    async def body(self) -> dict[str, Any]:
+    async def read(self) -> dict[str, Any]:
         """Read the body as one JSON object; its key may stand in the header, too."""
-        kind = (self.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+        kind = (self.sent.get(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
             raise invalid("Send JSON, with the header Content-Type: application/json.")
-        if (self.headers.get(b"content-encoding") or b"identity").lower() != b"identity":
+        if (self.sent.get(b"content-encoding") or b"identity").lower() != b"identity":
             raise invalid("Send the body without Content-Encoding.")
         found = decode(await self._bytes())
         key = self.header(b"x-idempotency-key")
@@ -111,45 +109,57 @@ Answer = tuple[int, dict[str, Any]]
 Handler = Callable[[Exchange], Awaitable[Answer]]
 
 
-class LeanRoute(APIRoute):
-    """A route whose endpoint is a `Handler`."""
+class LeanRoute(Endpoint):
+    """A route whose endpoint is a `Handler`; lean in our own server, correct in a host's app."""
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
-        super().__init__(path, _described_only, **options)
-        self.endpoint = endpoint
-        self._answer = endpoint
+        super().__init__(path, endpoint, **options)
         self.app = self._serve
 
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Serve where a host's app has included the router, and makes requests by itself."""
+        endpoint: Handler = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            exchange = Exchange(request.scope, request.receive)
+            status, headers, raw = await _answered(endpoint, exchange)
+            made = Response(raw, status)
+            made.raw_headers = headers
+            return made
+
+        return handle
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("route", self)
-        exchange = Exchange(scope, receive)
-        try:
-            status, body = await self._answer(exchange)
-        except Denial as denial:
-            status, body = denial.status, error_body(denial, exchange)
-        except GuthabenError as error:
-            log.error(
-                "a request failed", extra={"request_id": exchange.request_id, "code": error.code}
-            )
-            status, body = _broken(exchange)
-        except Exception:
-            log.exception("a request broke", extra={"request_id": exchange.request_id})
-            status, body = _broken(exchange)
-        raw = _ENCODER.encode(body).encode()
-        headers = [
-            *_PLAIN,
-            (b"content-length", b"%d" % len(raw)),
-            (b"x-request-id", exchange.request_id.encode()),
-            (b"x-cycles-trace-id", exchange.trace_id.encode()),
-        ]
-        if exchange.tenant:
-            headers.append((b"x-cycles-tenant", exchange.tenant.encode()))
+        status, headers, raw = await _answered(self.endpoint, Exchange(scope, receive))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": raw})
 
 
-async def _described_only() -> None:
-    """Stand in for a handler while FastAPI looks at a route's parameters."""
+async def _answered(
+    handler: Handler, exchange: Exchange
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Let a handler answer, and write its answer or what went wrong."""
+    try:
+        status, body = await handler(exchange)
+    except Denial as denial:
+        status, body = denial.status, error_body(denial, exchange)
+    except GuthabenError as error:
+        told = {"request_id": exchange.request_id, "code": error.code}
+        log.error("a request failed", extra=told)
+        status, body = _broken(exchange)
+    except Exception:
+        log.exception("a request broke", extra={"request_id": exchange.request_id})
+        status, body = _broken(exchange)
+    raw = _ENCODER.encode(body).encode()
+    headers = [
+        *_PLAIN,
+        (b"content-length", b"%d" % len(raw)),
+        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-cycles-trace-id", exchange.trace_id.encode()),
+    ]
+    if exchange.tenant:
+        headers.append((b"x-cycles-tenant", exchange.tenant.encode()))
+    return status, headers, raw
 
 
 def error_body(denial: Denial, exchange: Exchange) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class CyclesRoutes:
     async def create(self, ask: Exchange) -> Answer:
         """Reserve before a call, or only try it (`dry_run`)."""
         await self._admit(ask)
-        planned = bodies.reservation(await ask.body())
+        planned = bodies.reservation(await ask.read())
         levels, amount = self._meant(ask, planned)
         if planned.dry_run:
             return await self._asked(ask, planned, levels, amount, StepKind.DRY_RUN)
@@ -74,14 +74,14 @@ class CyclesRoutes:
     async def decide(self, ask: Exchange) -> Answer:
         """Say whether an amount could be reserved now; nothing is held."""
         await self._admit(ask)
-        planned = bodies.decision(await ask.body())
+        planned = bodies.decision(await ask.read())
         levels, amount = self._meant(ask, planned)
         return await self._asked(ask, planned, levels, amount, StepKind.DECIDE)
 
     async def commit(self, ask: Exchange) -> Answer:
         """End a reservation with what was really used."""
         await self._admit(ask)
-        ended = bodies.commit(await ask.body())
+        ended = bodies.committing(await ask.read())
         owner = await self._owned(ask)
         assert ended.amount is not None
         cost = ended.amount.nano_usd(f"tenant:{ask.tenant}")
@@ -92,7 +92,7 @@ class CyclesRoutes:
     async def release(self, ask: Exchange) -> Answer:
         """End a reservation that was not used."""
         await self._admit(ask)
-        ended = bodies.release(await ask.body())
+        ended = bodies.release(await ask.read())
         owner = await self._owned(ask)
         command = LeaseRelease(call_key(ended.key), owner.call_no, bodies.written(ended.rest))
         return 200, answers.released(_call_of(await self._do("cycles_release", ask, command)))
@@ -100,7 +100,7 @@ class CyclesRoutes:
     async def extend(self, ask: Exchange) -> Answer:
         """Give a reservation more time, counted from where it ends."""
         await self._admit(ask)
-        ended = bodies.extension(await ask.body())
+        ended = bodies.extension(await ask.read())
         owner = await self._owned(ask)
         told = bodies.written(ended.rest)
         command = LeaseExtend(call_key(ended.key), owner.call_no, ended.by_ms, told)
@@ -111,7 +111,7 @@ class CyclesRoutes:
     async def event(self, ask: Exchange) -> Answer:
         """Book what was used without a reservation."""
         await self._admit(ask)
-        planned = bodies.event(await ask.body())
+        planned = bodies.event(await ask.read())
         levels, amount = self._meant(ask, planned)
         command = RecordUsage(
             call_key(planned.key),
@@ -191,7 +191,7 @@ class CyclesRoutes:
         ask.scope["guthaben.practice_id"] = practice_id
 
     async def _credential(self, ask: Exchange) -> Credential:
-        key = (ask.headers.get(b"x-cycles-api-key") or b"").decode("latin-1").strip()
+        key = (ask.sent.get(b"x-cycles-api-key") or b"").decode("latin-1").strip()
         found = None
         if key.startswith("gh_") and key.isascii() and len(key) <= _LONGEST_KEY:
             keys = self._services.keys
