@@ -79,6 +79,8 @@ POLICY: Final = Shape(
         "overrun": choice("What becomes of cost beyond all credit.", "debt", "operator_loss"),
         "debt_blocks_allowance": flag("Whether debt stops the allowance too."),
         "time_zone": text("Whose months count, such as Europe/Zurich.", 60, least=1),
+        "overdraft_limit_usd": usd("How much debt leases of the Cycles protocol may make.", 0),
+        "over_limit": flag("False lets leases begin again after one used more than there was."),
     },
     {"status": "active", "overrun": "debt", "time_zone": "Europe/Zurich"},
 )
@@ -185,6 +187,8 @@ class AdminRoutes:
         """Freeze, close or reactivate a practice, or change how debt is treated."""
         _operator, practice_id = await self._touch(request)
         options = POLICY.read(await read_object(request))
+        if "overdraft_limit_usd" in options:
+            options["overdraft_limit_nano_usd"] = options.pop("overdraft_limit_usd")
         await self._credit.set_policy(practice_id, **options)
         return answer({"practice_id": practice_id, "done": True})
 

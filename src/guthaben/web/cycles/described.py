@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastapi import Security
+from fastapi.security import APIKeyHeader
+
 from guthaben.web.cycles.bodies import LEVELS, MAX_TTL_MS
 from guthaben.web.cycles.errors import STATUS
 
@@ -230,6 +233,12 @@ _QUERIES: Final[dict[str, dict[str, Schema]]] = {
         "cursor": _TEXT,
     },
 }
+_SCHEME: Final = APIKeyHeader(
+    name="X-Cycles-API-Key",
+    scheme_name="CyclesApiKey",
+    description="A practice's own API key with the scope gate: gh_live_... or gh_test_...",
+    auto_error=False,
+)
 _ON_ONE: Final = frozenset({"commit", "release", "extend", "one"})
 _GONE: Final = {
     "create": (404, 409),
@@ -257,6 +266,8 @@ def options(method: str, path: str, name: str, about: str) -> dict[str, Any]:
     return {
         "name": f"cycles_{name}",
         "response_model": None,
+        # Never called (see LeanRoute); it puts the key into the description.
+        "dependencies": [Security(_SCHEME)],
         "status_code": status,
         "tags": ["cycles"],
         "summary": about.strip().partition(".")[0].replace("`", ""),
@@ -284,7 +295,7 @@ def _extra(name: str) -> dict[str, Any]:
     if name in _ON_ONE:
         parameters.append(_parameter("path", "reservation_id", _text(128, 1)))
     parameters += [_parameter("query", q, schema) for q, schema in _QUERIES.get(name, {}).items()]
-    extra: dict[str, Any] = {"security": [{"CyclesApiKey": []}]}
+    extra: dict[str, Any] = {}
     if name in _BODIES:
         parameters.append(_parameter("header", "X-Idempotency-Key", _KEY))
         body = _BODIES[name]

@@ -1,8 +1,8 @@
 """Lean routes: a request of the Cycles protocol from its bytes to its answer's, below FastAPI.
 
 Law: every answer, of success or not, carries the request's id and trace id; an error has the
-protocol's shape. The routes stand in the router and in the OpenAPI page like all others, but our own
-server answers them without FastAPI's stacks and responses: reserving is the hottest thing it does.
+protocol's shape. The routes stand in the router and in the OpenAPI page like all others, but our
+own server answers them below FastAPI's stacks and responses: reserving is its hottest work.
 """
 
 from __future__ import annotations
