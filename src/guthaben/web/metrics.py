@@ -34,6 +34,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # Looking a series up by its labels takes a lock and as long as counting in it.
+        self._request_series: dict[tuple[str, ...], Histogram] = {}
+        self._command_series: dict[tuple[str, ...], Counter] = {}
         ProcessCollector(registry=self.registry)
         self._requests = Histogram(
             "guthaben_http_request_seconds",
@@ -77,11 +80,19 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Note one answered request."""
-        self._requests.labels(method, route, str(status)).observe(seconds)
+        labels = (method, route, str(status))
+        series = self._request_series.get(labels)
+        if series is None:
+            series = self._request_series[labels] = self._requests.labels(*labels)
+        series.observe(seconds)
 
     def command(self, operation: str, outcome: str) -> None:
         """Note how one command ended: ok, replayed, or the reason of its refusal."""
-        self._commands.labels(operation, outcome).inc()
+        labels = (operation, outcome)
+        series = self._command_series.get(labels)
+        if series is None:
+            series = self._command_series[labels] = self._commands.labels(*labels)
+        series.inc()
 
     def webhook(self, outcome: str) -> None:
         """Note one webhook."""

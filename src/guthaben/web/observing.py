@@ -10,7 +10,6 @@ import logging
 import time
 from typing import Any, Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guthaben.web.metrics import Metrics
@@ -20,11 +19,11 @@ log = logging.getLogger("guthaben.web")
 
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
-_SAFETY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
+_SAFETY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
 
 
 class Observing:
@@ -45,10 +44,10 @@ class Observing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Request-Id", identity)
-                for name, value in _SAFETY.items():
-                    headers.setdefault(name, value)
+                sent = [*message.get("headers", ())]
+                names = {name.lower() for name, _value in sent}
+                added = ((b"x-request-id", identity.encode("latin-1")), *_SAFETY)
+                message["headers"] = sent + [pair for pair in added if pair[0] not in names]
             await send(message)
 
         try:
