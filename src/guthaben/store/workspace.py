@@ -76,9 +76,9 @@ def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
     """Tell how much credit a refused call lacked; what is bought repays debt first."""
     if outcome.reason != "insufficient_credit" or not isinstance(command, Reserve):
         return 0
-    # What remains for a lease is told less the debt already.
-    debt = 0 if command.overage_policy else practice.debt_nano_usd
-    return command.amount_nano_usd - outcome.available_nano_usd + debt
+    if command.overage_policy:  # what remains for a lease is told less the debt already
+        return command.amount_nano_usd - outcome.available_nano_usd
+    return command.amount_nano_usd - outcome.available_nano_usd + practice.debt_nano_usd
 
 
 class Workspace:
