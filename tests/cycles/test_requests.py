@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from fastapi import FastAPI
 
+from guthaben.domain.caps import Cap
 from guthaben.web.app import create_router
 from tests.cycles.conftest import BEGIN_MS, TENANT, Server, planned, told, usd
 from tests.cycles.protocol import ABSENT, found_file
@@ -445,3 +446,17 @@ async def test_a_host_may_mount_the_routes_under_a_prefix(server: Server) -> Non
         assert found.json()["status"] == "ACTIVE"
         assert found.headers["x-cycles-tenant"] == TENANT
         assert (await client.post("/v1/decide", json={})).status_code == 400
+
+
+@pytest.mark.parametrize("subject", ["device:bot", "key:*"])
+async def test_caps_of_agents_and_keys_hold_for_leases(server: Server, subject: str) -> None:
+    server.fund(10_000)
+    server.services.caps.set(TENANT, Cap(subject, day_nano_usd=10_000))
+    client = server.client()
+    name = (await client.post("/v1/reservations", json=planned("a", 900))).json()["reservation_id"]
+    refused = await client.post("/v1/reservations", json=planned("b", 101))
+    assert code(refused) == (409, "BUDGET_EXCEEDED")
+    assert refused.json()["details"]["remaining"] == 100
+    commit = {"idempotency_key": "c", "actual": usd(100)}
+    await client.post(f"/v1/reservations/{name}/commit", json=commit)
+    assert (await client.post("/v1/reservations", json=planned("b", 900))).status_code == 200
