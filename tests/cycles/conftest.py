@@ -90,7 +90,7 @@ class Server:
         """End, and hear the judge."""
         for client in self.clients:
             await client.aclose()
-        if not self.guthaben.core.store._mine().closed:
+        if not self.guthaben.core.store._mine()[0].closed:
             verified = self.guthaben.verify()
             assert verified.ok, verified.problems
         self.guthaben.close()

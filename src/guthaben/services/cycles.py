@@ -20,8 +20,8 @@ from guthaben.domain.period import Period
 from guthaben.domain.practice import Practice, allowance_of, balance_of
 from guthaben.services.core import Core
 from guthaben.store import leases, queries
-from guthaben.store.connection import Cursor
 from guthaben.store.leases import Lease, LeasePage
+from guthaben.store.session import Cursor
 
 Kind = Literal["rsv_", "evt_"]
 Status = Literal["ACTIVE", "COMMITTED", "RELEASED", "EXPIRED"]

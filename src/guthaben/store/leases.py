@@ -6,13 +6,13 @@ number of rows, whatever it looks for.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from guthaben.domain.calls import Call, Operation, Told
 from guthaben.domain.commands import Step, StepKind
 from guthaben.store import calls
+from guthaben.store.session import Cursor
 
 SUBJECT: Final = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
 MOST_LOOKED_AT: Final = 2_000
@@ -67,23 +67,23 @@ class LeasePage(NamedTuple):
     next_no: int | None
 
 
-def insert_told(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, int, Told]]) -> None:
+def insert_told(cursor: Cursor, rows: Iterable[tuple[int, int, Told]]) -> None:
     """Store what was said of new calls, given with practice and call."""
     cursor.executemany(_INSERT_TOLD, [(number, call_no, *told) for number, call_no, told in rows])
 
 
-def insert_steps(cursor: sqlite3.Cursor, rows: Iterable[tuple[int, Step]]) -> None:
+def insert_steps(cursor: Cursor, rows: Iterable[tuple[int, Step]]) -> None:
     """Store the keys of accepted steps."""
     cursor.executemany(_INSERT_STEP, [(number, *step) for number, step in rows])
 
 
-def load_step(cursor: sqlite3.Cursor, practice_no: int, kind: int, key: str) -> Step | None:
+def load_step(cursor: Cursor, practice_no: int, kind: int, key: str) -> Step | None:
     """Read what is remembered of a key."""
     row = cursor.execute(_SELECT_STEP, (practice_no, kind, key)).fetchone()
     return Step._make(row) if row else None
 
 
-def load_lease(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> Lease | None:
+def load_lease(cursor: Cursor, practice_no: int, call_no: int) -> Lease | None:
     """Read one lease."""
     told = cursor.execute(_SELECT_LEASE, (practice_no, call_no)).fetchone()
     call = calls.load_call(cursor, practice_no, call_no) if told else None
@@ -93,14 +93,14 @@ def load_lease(cursor: sqlite3.Cursor, practice_no: int, call_no: int) -> Lease 
     return Lease(call, Told._make(told), Step._make(end) if end else None)
 
 
-def load_lease_by_key(cursor: sqlite3.Cursor, practice_no: int, key: str) -> Lease | None:
+def load_lease_by_key(cursor: Cursor, practice_no: int, key: str) -> Lease | None:
     """Read the lease that a key began; `key` is the call's, not the client's."""
     call = calls.load_call_by_key(cursor, practice_no, _RESERVE, key)
     return load_lease(cursor, practice_no, call.call_no) if call is not None else None
 
 
 def list_numbers(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     practice_no: int,
     subject: Mapping[str, str],
     start_no: int | None,

@@ -47,7 +47,7 @@ class Head(NamedTuple):
     head: str
 
 
-def practice_no(cursor: sqlite3.Cursor, practice_id: str) -> int:
+def practice_no(cursor: Cursor, practice_id: str) -> int:
     """Read the internal number of a practice, 0 for one that nobody has stored."""
     row = cursor.execute(
         "SELECT practice_no FROM credit_practice WHERE practice_id = ?", (practice_id,)
