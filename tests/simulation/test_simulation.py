@@ -17,7 +17,7 @@ from tests.simulation.shrink import shrink
 SEEDS = 300
 """How many seeds each `make test` runs."""
 PARTS = 4
-QUICK = ("no_clawback", "utc_month", "new_key_after_lost_answer", "hold_never_expires")
+QUICK = ("no_clawback", "utc_month", "new_key_after_lost_answer", "early_return_on_seen_event")
 """Found within a few seeds; `make simulate-bugs` looks for all."""
 
 
