@@ -14,7 +14,7 @@ from guthaben.services.notices import ABOUT, Fact, Notice
 FACTS: dict[str, Fact] = {
     "available_nano_usd": 900_000_000, "of_nano_usd": 20_000_000_000, "debt_nano_usd": 5_000_000,
     "price_rappen": 123_450, "credit_nano_usd": 10_000_000_000, "automatic": 0, "reason": "failing",
-    "expires_month": 3, "expires_year": 2027, "enabled": 1, "trigger_percent": 5,
+    "enabled": 1, "trigger_percent": 5,
     "trigger_below_nano_usd": 0, "cap_rappen": 30_000, "license": "basic",
     "ends_at_s": 1_762_945_200,
     "endpoint_id": "we_1", "event_no": 7, "event_type": "charge.refunded", "plan": "gold",

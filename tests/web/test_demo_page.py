@@ -115,13 +115,14 @@ async def test_the_outbox_shows_e_mails_instead_of_sending_them(web: Web) -> Non
     add_demo_outbox(web.app, web.services, "prac_1", "http://127.0.0.1:8000")
     store = web.services.core.store
     store.run(lambda space: tell(space, "prac_1", Notice.EMPTY, "a", {"debt_nano_usd": 0}))
-    store.run(lambda space: tell(space, "prac_2", Notice.CARD_EXPIRING, "b",
-                                 {"expires_month": 3, "expires_year": 2027}))  # fmt: skip
+    store.run(
+        lambda space: tell(space, "prac_2", Notice.DISPUTE_OPENED, "b", {"price_rappen": 2027})
+    )
     client = web.client(scopes=())
     headers = {"Host": "127.0.0.1:8000"}
     german = await client.get("/outbox", headers=headers)
     assert "Ihr KI-Guthaben ist aufgebraucht" in german.text
-    assert "2027" not in german.text, "another practice's are not shown"
+    assert "20.27" not in german.text, "another practice's are not shown"
     french = await client.get("/outbox", params={"language": "fr"}, headers=headers)
     assert "est épuisé" in french.text
     assert (await client.get("/outbox", headers={"Host": "evil.example"})).status_code == 403

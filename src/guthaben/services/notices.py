@@ -58,7 +58,6 @@ class Notice(Enum):
     AUTO_TOPUP_PAUSED = "auto_topup_paused"
     AUTO_TOPUP_SWITCHED_OFF = "auto_topup_switched_off"
     AUTHENTICATION_NEEDED = "authentication_needed"
-    CARD_EXPIRING = "card_expiring"
     CONSENT_CHANGED = "consent_changed"
     REFUNDED = "refunded"
     DISPUTE_OPENED = "dispute_opened"
@@ -98,7 +97,6 @@ ABOUT: Final[Mapping[Notice, About]] = {
     Notice.AUTO_TOPUP_PAUSED: _about(_PRACTICE, True, "reason"),
     Notice.AUTO_TOPUP_SWITCHED_OFF: _about(_PRACTICE, True, "reason"),
     Notice.AUTHENTICATION_NEEDED: _about(_PRACTICE, True, "price_rappen"),
-    Notice.CARD_EXPIRING: _about(_PRACTICE, True, "expires_month expires_year"),
     Notice.CONSENT_CHANGED: _about(
         _PRACTICE, True, "enabled price_rappen trigger_percent trigger_below_nano_usd cap_rappen"
     ),
