@@ -7,6 +7,7 @@ moment of the database is a repeatable read; commits are durable (`synchronous_c
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Self, TypeVar
@@ -166,6 +167,7 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self.url = url
         self.name = name_of(url)
+        self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
 
     def exists(self) -> bool:
@@ -204,18 +206,19 @@ class PostgresDatabase:
             raise StoreUnavailable(f"{self.name}: {error}") from error
 
     def _readers(self) -> ConnectionPool[psycopg.Connection[Any]]:
-        if self._pool is None:
-            self._pool = ConnectionPool(
-                self.url,
-                min_size=1,
-                max_size=READERS,
-                timeout=CONNECT_TIMEOUT_S,
-                kwargs={"autocommit": True, "application_name": "guthaben reader"},
-                configure=configure,
-                check=ConnectionPool.check_connection,
-                open=True,
-            )
-        return self._pool
+        with self._lock:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self.url,
+                    min_size=1,
+                    max_size=READERS,
+                    timeout=CONNECT_TIMEOUT_S,
+                    kwargs={"autocommit": True, "application_name": "guthaben reader"},
+                    configure=configure,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
+            return self._pool
 
     def close(self) -> None:
         """Close the readers."""
