@@ -11,13 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
+from guthaben.store import cases, inbox
+from guthaben.store.workspace import Workspace
 from tests.web.conftest import Web
 
 OWN, FOREIGN = "prac_own", "prac_foreign"
 CANARY = "canary-of-the-foreign-practice"
-UNGUARDED = ("/healthz", "/readyz", "/metrics", "/stripe/", "/v1/ai-credit")
+UNGUARDED = ("/healthz", "/readyz", "/metrics", "/stripe/", "/v1/ai-credit", "/cycles/")
 """Without keys of ours: health, signed webhooks, and the four modules, which have their own matrix
-in tests/modules."""
+in tests/modules. The Cycles protocol answers 403 for a foreign id: its matrix is in
+tests/cycles/test_isolation.py."""
 KEYS = {
     "none": None,
     "unknown": None,
@@ -61,7 +64,10 @@ async def _filled(web: Web, practice_id: str, canary: str) -> dict[str, str]:
     await client.put(f"/v1/admin/practices/{practice_id}/caps", json=cap)
     contact = web.services.targets.add_contact(practice_id, f"{canary}@praxis.example")
     hooks = web.services.targets.add_endpoint(practice_id, f"https://{canary}.invalid/")
+    event_id, case_no = _held_back(web, practice_id, canary)
     return {
+        "event_id": event_id,
+        "case_no": case_no,
         "call_id": call.json()["id"],
         "topup_id": topup.json()["topup_id"],
         "practice_id": practice_id,
@@ -69,6 +75,27 @@ async def _filled(web: Web, practice_id: str, canary: str) -> dict[str, str]:
         "contact_id": contact.contact_id,
         "endpoint_id": hooks.endpoint.endpoint_id,
     }
+
+
+def _held_back(web: Web, practice_id: str, canary: str) -> tuple[str, str]:
+    """Store a received event and a payment that waits for a person."""
+    event_id = f"evt_{practice_id}"
+
+    def work(space: Workspace) -> int:
+        inbox.store(
+            space.cursor, livemode=True, event_id=event_id, event_type="charge.succeeded",
+            payload=canary.encode(), now_s=space.now_s, not_for_us="wrong_mode",
+        )  # fmt: skip
+        cases.open_case(
+            space.cursor, practice_no=space.practice_no(practice_id), event_no=0,
+            payment_id=f"pi_{canary}", session_id="", livemode=True, amount_minor=3_000,
+            currency="chf", reason="amount_mismatch", now_s=space.now_s,
+        )  # fmt: skip
+        found = cases.of_payment(space.cursor, f"pi_{canary}")
+        assert found is not None
+        return found.case_no
+
+    return event_id, str(web.services.core.store.run(work))
 
 
 @pytest.fixture
@@ -83,6 +110,8 @@ async def house(web: Web) -> House:
     keys["unknown"] = {"Authorization": "Bearer gh_test_aaaaaaaaaa_" + "b" * 43}
     seal = foreign["call_id"].rpartition("_")[2]
     missing = {
+        "event_id": "evt_nobody",
+        "case_no": "999",
         "call_id": f"call_99_{seal}",
         "topup_id": "tu_" + "0" * 24,
         "practice_id": "prac_nobody",
