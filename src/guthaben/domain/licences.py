@@ -100,6 +100,20 @@ class Plans:
         )
         return Term(start_s, end_s, min(total, MAX_COMMAND_NANO_USD))
 
+    def name_of(self, items: Iterable[Item]) -> str:
+        """Name the plan that items are sold under: the one that includes most, then by name.
+
+        As in `term`, items that are no plan don't count beside one that is, nor does an earlier
+        period. What is no plan any more keeps its name.
+        """
+        versions = [(item, self.version(item.lookup_key, item.start_s)) for item in items]
+        priced = [
+            (item.start_s, item.end_s, version.allowance_nano_usd * item.quantity, item.lookup_key)
+            for item, version in versions
+            if version is not None
+        ] or [(item.start_s, item.end_s, 0, item.lookup_key) for item, _none in versions]
+        return min(priced, key=lambda it: (-it[0], -it[1], -it[2], it[3]))[3] if priced else ""
+
 
 def _allowance(version: PlanVersion, *, trial: bool) -> int:
     if trial and version.trial_nano_usd is not None:
@@ -145,6 +159,8 @@ class Standing(NamedTuple):
     began_at_s: int
     plans: str
     """The lookup keys of its items."""
+    plan: str = ""
+    """The lookup key of the plan whose margin counts."""
 
 
 def standing(subscription: Subscription, plans: Plans, now_s: int) -> Standing:
@@ -166,6 +182,7 @@ def standing(subscription: Subscription, plans: Plans, now_s: int) -> Standing:
         known=known,
         began_at_s=sub.began_at_s,
         plans=", ".join(sorted({item.lookup_key or "(none)" for item in sub.items})),
+        plan=plans.name_of(sub.items),
     )
 
 

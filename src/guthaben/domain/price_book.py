@@ -88,6 +88,8 @@ class PriceBook:
                 raise refused(f"their format is {document.get('format')!r:.20}, not {FORMAT}")
         self.version = version
         self.margins: dict[str, Margin] = margins_of(own)
+        self.knows_plans = bool(self.margins.keys() - {EVERY_PLAN})
+        """Whether it matters what plan somebody has."""
         self._raw = {(p["id"], m["id"]): m for p in imported["providers"] for m in p["models"]}
         self._own = {(m["provider"], m["model"]): m for m in own["models"]}
         self._shelves = [_shelf(provider) for provider in imported["providers"]]

@@ -21,6 +21,7 @@ from guthaben.services import checks, priced, requests
 from guthaben.services.answers import CallView, GrantReceipt, Statement, TopupView
 from guthaben.services.core import Core
 from guthaben.services.handles import AsyncCallHandle
+from guthaben.services.tariffs import Tariff
 from guthaben.store.verify import Verification
 from guthaben.store.workspace import EventNote
 from guthaben.store.writer import wall_clock_ms
@@ -81,9 +82,10 @@ class AsyncGuthaben:
     ) -> AsyncCallHandle:
         """Hold credit for one AI call; see `Guthaben.reserve`."""
         rest, told, by = priced.split(amount_nano_usd, options)
+        tariff = await self.tariff(practice_id, by.plan)
+        by = by.at(tariff)
         if amount_nano_usd is None:
-            book = await self.book()
-            amount_nano_usd = priced.bound(book, by, told, self.core.now_ms() // 1000)
+            amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
         command = requests.reserve_command(amount_nano_usd, key or priced.new_key(), rest)
         outcome = await self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
@@ -93,6 +95,13 @@ class AsyncGuthaben:
         """Give the price book that counts, without blocking the loop."""
         known = self.core.prices.recall()
         return known if known is not None else await asyncio.to_thread(self.core.prices.book)
+
+    async def tariff(self, practice_id: str, plan: str = "") -> Tariff:
+        """Give what prices a practice's calls now, without blocking the loop."""
+        known = self.core.tariffs.recall(checks.practice_id_of(practice_id), plan)
+        if known is not None:
+            return known
+        return await asyncio.to_thread(self.core.tariffs.find, practice_id, plan)
 
     async def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
         try:
@@ -121,9 +130,12 @@ class AsyncGuthaben:
     ) -> CallView:
         """Meter a call that was made without a reservation; see `Guthaben.record_usage`."""
         if not priced.is_amount_of_money(cost_or_usage):
-            await self.book()
+            await self.tariff(practice_id)
         cost_nano_usd, rest = priced.of_usage(
-            self.core.prices.book, cost_or_usage, options, self.core.now_ms() // 1000
+            lambda plan: self.core.tariffs.find(practice_id, plan),
+            cost_or_usage,
+            options,
+            self.core.now_ms() // 1000,
         )
         command = requests.usage_command(cost_nano_usd, key, rest)
         outcome = await self.execute(checks.practice_id_of(practice_id), command)

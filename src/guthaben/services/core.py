@@ -27,6 +27,7 @@ from guthaben.services.answers import (
     topup_view,
 )
 from guthaben.services.prices import Prices
+from guthaben.services.tariffs import Tariffs
 from guthaben.store import calls, journal, queries, verify
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
@@ -67,6 +68,7 @@ class Core:
         )
         self.prices = Prices(self.store)
         """One for all who price by this store."""
+        self.tariffs = Tariffs(self.store, self.prices)
         self._secret = bytes.fromhex(self.store.read(lambda cur: queries.meta(cur, "secret")))
 
     def now_ms(self) -> int:

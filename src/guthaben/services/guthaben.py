@@ -83,9 +83,10 @@ class Guthaben:
         `StoreUnavailable` when the store can't answer (then don't call).
         """
         rest, told, by = priced.split(amount_nano_usd, options)
+        tariff = self.core.tariffs.find(practice_id, by.plan)
+        by = by.at(tariff)
         if amount_nano_usd is None:
-            book, now_s = self.core.prices.book(), self.core.now_ms() // 1000
-            amount_nano_usd = priced.bound(book, by, told, now_s)
+            amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
         command = requests.reserve_command(amount_nano_usd, key or priced.new_key(), rest)
         outcome = self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
@@ -114,7 +115,10 @@ class Guthaben:
         priced `InvalidInput` (`missing_usage`, `invalid_usage`), `Refused` (`unknown_model`).
         """
         cost_nano_usd, rest = priced.of_usage(
-            self.core.prices.book, cost_or_usage, options, self.core.now_ms() // 1000
+            lambda plan: self.core.tariffs.find(practice_id, plan),
+            cost_or_usage,
+            options,
+            self.core.now_ms() // 1000,
         )
         command = requests.usage_command(cost_nano_usd, key, rest)
         outcome = self.execute(checks.practice_id_of(practice_id), command)

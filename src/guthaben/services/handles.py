@@ -80,7 +80,7 @@ class _Handle:
         call = self._call
         by = self._by._replace(model=options.get("model") or self._by.model or call.usage.model)
         at_s = call.created_at_ms // 1000
-        book = self._core.prices.book()
+        book = by.book or self._core.prices.book()
         cost_nano_usd, told = priced.bill(book, by, cost_or_usage, at_s, call.reserved_nano_usd)
         return cost_nano_usd, {**told, **options}
 
@@ -182,7 +182,7 @@ class AsyncCallHandle(_Handle):
         self, cost_or_usage: object, **options: Unpack[checks.SettleOptions]
     ) -> CallView:
         """End the call with its real cost; see `CallHandle.settle`."""
-        if not priced.is_amount_of_money(cost_or_usage):
+        if self._by.book is None and not priced.is_amount_of_money(cost_or_usage):
             await self._owner.book()
         cost_nano_usd, told = self._bill(cost_or_usage, options)
         command = requests.settle_command(self._call.call_no, cost_nano_usd, told)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from guthaben.domain.price_book import PriceBook
 from guthaben.errors import InvalidInput
 from guthaben.services.ai_quotes import NO_ATTACHMENTS, Attachments, Endpoint, Quote, quote
 from guthaben.services.checks import OriginOptions
 from guthaben.services.request_bounds import Fitted
+from guthaben.services.tariffs import Tariff
 
 ENDPOINT_OF: Final[Mapping[tuple[str, ...], Endpoint]] = {
     ("chat", "completions", "create"): "chat",
@@ -37,6 +37,7 @@ class Meter(NamedTuple):
     most_output_tokens: int
     provider: str
     plan: str
+    """The caller's own word on the plan; empty: the practice's."""
     origin: OriginOptions
 
 
@@ -48,11 +49,11 @@ class Arguments(NamedTuple):
     attached: Attachments
     hides_usage: bool
 
-    def quote(self, book: PriceBook, meter: Meter, endpoint: Endpoint, at_s: int) -> Quote:
+    def quote(self, tariff: Tariff, meter: Meter, endpoint: Endpoint, at_s: int) -> Quote:
         """Bound the request."""
         return quote(
-            book, endpoint, self.body, at_s,
-            provider=meter.provider, plan=meter.plan, attached=self.attached,
+            tariff.book, endpoint, self.body, at_s,
+            provider=meter.provider, plan=tariff.plan, attached=self.attached,
         )  # fmt: skip
 
     def limited(self, fitted: Fitted) -> dict[str, Any]:

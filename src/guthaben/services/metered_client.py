@@ -74,7 +74,8 @@ class Metered:
         arguments = metered_calls.read(self._endpoint, given)
         core = self._credit.core
         at_s = core.now_ms() // 1000
-        quote = arguments.quote(core.prices.book(), self._meter, self._endpoint, at_s)
+        tariff = core.tariffs.find(self._meter.practice_id, self._meter.plan)
+        quote = arguments.quote(tariff, self._meter, self._endpoint, at_s)
         call, fitting = self._reserved(quote)
         try:
             answer = self._method(**arguments.limited(fitting.fitted))
@@ -162,8 +163,9 @@ class AsyncMetered:
     async def __call__(self, **given: Any) -> Any:
         """Reserve, call and settle."""
         arguments = metered_calls.read(self._endpoint, given)
-        book, at_s = await self._credit.book(), self._credit.core.now_ms() // 1000
-        quote = arguments.quote(book, self._meter, self._endpoint, at_s)
+        tariff = await self._credit.tariff(self._meter.practice_id, self._meter.plan)
+        at_s = self._credit.core.now_ms() // 1000
+        quote = arguments.quote(tariff, self._meter, self._endpoint, at_s)
         call, fitting = await self._reserved(quote)
         try:
             answer = await self._method(**arguments.limited(fitting.fitted))

@@ -22,9 +22,11 @@ from guthaben.services.checks import (
     UsageOptions,
 )
 from guthaben.services.provider_usage import duration_us, read_usage
+from guthaben.services.tariffs import Tariff
 
 log = logging.getLogger("guthaben")
 
+_NAMES: Final = ("model", "provider", "plan")
 _OF_PRICES = ("input_tokens", "max_output_tokens", "audio_seconds", "provider", "plan")
 
 
@@ -34,6 +36,12 @@ class PricedBy(NamedTuple):
     model: str = ""
     provider: str = ""
     plan: str = ""
+    book: PriceBook | None = None
+    """Of the reservation; None: the one that counts when it is asked for."""
+
+    def at(self, tariff: Tariff) -> PricedBy:
+        """Fix the tariff that counts now, for the whole life of a call."""
+        return self._replace(plan=tariff.plan, book=tariff.known)
 
 
 NOBODYS: Final = PricedBy()
@@ -56,7 +64,8 @@ def split(
             "Reserve an amount, or what the call uses at most: model, input_tokens, "
             "max_output_tokens or audio_seconds."
         )
-    by = PricedBy(*(_text(name, options.get(name, "")) for name in PricedBy._fields))
+    model, provider, plan = (_text(name, options.get(name, "")) for name in _NAMES)
+    by = PricedBy(model, provider, plan)
     if sized and not by.model:
         raise InvalidInput("model must name the model to be asked", field="model")
     return cast(ReserveOptions, rest), told, by
@@ -99,7 +108,7 @@ def price(book: PriceBook, by: PricedBy, said: object, at_s: int) -> tuple[int, 
 
 
 def of_usage(
-    book: Callable[[], PriceBook],
+    tariff_of: Callable[[str], Tariff],
     cost_or_usage: object,
     options: PricedUsageOptions,
     at_s: int,
@@ -109,8 +118,9 @@ def of_usage(
     provider, plan = (_text(name, told.pop(name, "")) for name in ("provider", "plan"))
     if is_amount_of_money(cost_or_usage):
         return cast(int, cost_or_usage), cast(UsageOptions, told)
-    by = PricedBy(_text("model", told.get("model", "")), provider, plan)
-    cost_nano_usd, recorded = price(book(), by, cost_or_usage, at_s)
+    tariff = tariff_of(plan)
+    by = PricedBy(_text("model", told.get("model", "")), provider).at(tariff)
+    cost_nano_usd, recorded = price(tariff.book, by, cost_or_usage, at_s)
     return cost_nano_usd, cast(UsageOptions, {**told, **recorded})
 
 

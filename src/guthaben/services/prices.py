@@ -69,21 +69,31 @@ class Prices:
         kept = self._kept
         return kept[1] if kept is not None and self._clock_s() < self._sure_until_s else None
 
+    @property
+    def are_none(self) -> bool:
+        """Whether there were no prices a moment ago; never blocks."""
+        return self._kept is None and self._clock_s() < self._sure_until_s
+
     def book(self) -> PriceBook:
         """Give the book that counts. Raises `ConfigError` while there are no prices."""
-        if self._kept is not None and self._clock_s() < self._sure_until_s:
-            return self._kept[1]
+        found = self.known() or self._look()
+        if found is None:
+            raise no_prices()
+        return found
+
+    def known(self) -> PriceBook | None:
+        """Give the book that counts, None while there are no prices."""
+        if self._clock_s() < self._sure_until_s:
+            return self._kept[1] if self._kept is not None else None
+        return self._look()
+
+    def _look(self) -> PriceBook | None:
         number = self._store.read(rows.newest_version_no)
         if self._kept is None or self._kept[0] != number:
             row, sheets = self._store.read(_newest)
-            if row is None:
-                raise ConfigError(
-                    "There are no prices yet. Take those of the installed package with "
-                    "guthaben prices import, or set your own with guthaben prices set."
-                )
-            self._kept = (row.version_no, PriceBook(*sheets, row.version))
+            self._kept = (row.version_no, PriceBook(*sheets, row.version)) if row else None
         self._sure_until_s = self._clock_s() + NOTICE_S
-        return self._kept[1]
+        return self._kept[1] if self._kept is not None else None
 
     def price(
         self, model: str, usage: Metered, at_s: int, *, provider: str = "", plan: str = ""
@@ -197,6 +207,14 @@ class Prices:
 
     def _now_s(self) -> int:
         return self._store.clock_ms() // 1000
+
+
+def no_prices() -> ConfigError:
+    """Say that nothing can be priced yet, and what to do."""
+    return ConfigError(
+        "There are no prices yet. Take those of the installed package with "
+        "guthaben prices import, or set your own with guthaben prices set."
+    )
 
 
 def _add(

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from guthaben.domain.price_book import PriceBook
 from guthaben.errors import GuthabenError, InsufficientCredit
 from guthaben.services.ai_quotes import Quote, quote
 from guthaben.services.checks import ReserveOptions, checked_text, key_of
+from guthaben.services.tariffs import Tariff
 from guthaben.services.upstreams import Upstream
 from guthaben.web.access import Caller as Who
 from guthaben.web.deps import Services
@@ -154,12 +154,12 @@ class Gateway:
             raise Problem(503, "gateway_not_configured", "This server knows no AI provider.")
         asked = await asking.read(endpoint, raw, request.headers)
         upstream, name = self.settings.upstreams.find(asked.model)
-        book = await self.services.credit.book()
+        tariff = await self.services.credit.tariff(who.practice_id)
         at_s = self.services.core.now_ms() // 1000
         if len(raw) > _LONG_TEXT or asked.form is not None:
-            bounded = await asyncio.to_thread(_bound, book, asked, at_s, upstream)
+            bounded = await asyncio.to_thread(_bound, tariff, asked, at_s, upstream)
         else:
-            bounded = _bound(book, asked, at_s, upstream)
+            bounded = _bound(tariff, asked, at_s, upstream)
         return _Job(who, asked, bounded, upstream, name)
 
     async def _reserved(
@@ -231,10 +231,10 @@ class Gateway:
         await self.pool.close()
 
 
-def _bound(book: PriceBook, asked: Asked, at_s: int, upstream: Upstream) -> Quote:
+def _bound(tariff: Tariff, asked: Asked, at_s: int, upstream: Upstream) -> Quote:
     return quote(
-        book, asked.priced_as, asked.body, at_s,
-        provider=upstream.provider, attached=asked.attachments(),
+        tariff.book, asked.priced_as, asked.body, at_s,
+        provider=upstream.provider, plan=tariff.plan, attached=asked.attachments(),
     )  # fmt: skip
 
 
