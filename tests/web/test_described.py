@@ -3,7 +3,7 @@
 Law: no answer is a 5xx of ours, none has a status, media type or body that the page doesn't tell.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def headers_of(services: Services, role: str) -> dict[str, str]:
         return {}
     key = services.keys.create(*kind, mode="test").key
     named = {"X-Practice-Id": PRACTICE} if kind[0] is None else {}
-    return {"Authorization": f"Bearer {key}", **named}
+    return {"Authorization": f"Bearer {key}", "X-Cycles-API-Key": key, **named}
 
 
 @pytest.mark.soak
@@ -80,8 +80,18 @@ def test_nothing_undescribed_is_answered(
     assert seen > 30
 
 
-def fuzz(operation: Any, headers: dict[str, str], checks: list[Any], examples: int) -> None:
-    """Send generated requests of one operation and hold the answers against the page."""
+def fuzz(
+    operation: Any,
+    headers: dict[str, str],
+    checks: list[Any],
+    examples: int,
+    steer: Callable[[Any], None] = lambda _case: None,
+) -> set[int]:
+    """Send generated requests of one operation, hold the answers against the page, tell them.
+
+    `steer` may change a request before it is sent.
+    """
+    heard: set[int] = set()
 
     @given(case=operation.as_strategy())
     @settings(
@@ -89,9 +99,12 @@ def fuzz(operation: Any, headers: dict[str, str], checks: list[Any], examples: i
         phases=[Phase.generate], suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     def one(case: Any) -> None:
+        steer(case)
         answer = case.call(headers=headers)
+        heard.add(answer.status_code)
         meant = operation.path.startswith(MAY_FAIL.get(answer.status_code, ("never",)))
         used = [check for check in checks if not (meant and check is checks[0])]
         case.validate_response(answer, checks=used)
 
     one()
+    return heard
