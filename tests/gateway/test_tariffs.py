@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from guthaben.domain.licences import Item
 from guthaben.errors import ConfigError
 from guthaben.openai import wrap
 from guthaben.services.asynchronous import AsyncGuthaben
@@ -65,7 +66,7 @@ def subscribe(
 
     def work(space: Workspace) -> None:
         credit_no = space.practice_no(practice_id)
-        items = licences.items_text((licences.Item(plan, 1, begun_s, begun_s + 86_400),))
+        items = licences.items_text((Item(plan, 1, begun_s, begun_s + 86_400),))
         licences.save_subscription(
             space.cursor,
             licences.SubscriptionRow(
