@@ -38,6 +38,8 @@ BAD_AMOUNTS: list[Any] = [
     10**15 + 1,
     10**30,
 ]
+BAD_COSTS: list[Any] = [cost for cost in BAD_AMOUNTS if isinstance(cost, int | float | str)]
+"""What is neither is read as a provider's usage, and needs prices."""
 BAD_COUNTS: list[Any] = [True, 1.0, NAN, -1, "1", None, 10**12 + 1]
 BAD_SECONDS: list[Any] = [True, NAN, INF, -INF, 0, -1, -0.5, 86_401, 10**30, "60", None, [60]]
 BAD_AUDIO: list[Any] = [True, NAN, INF, -1, -0.001, 10**9 + 1, "1", None]
@@ -62,7 +64,7 @@ def reserving(**more: Any) -> Callable[[Guthaben], object]:
 
 def metering(**more: Any) -> Callable[[Guthaben], object]:
     """Record usage, with something changed."""
-    given = {"practice_id": PRACTICE, "cost_nano_usd": 1, "key": "k", **more}
+    given = {"practice_id": PRACTICE, "cost_or_usage": 1, "key": "k", **more}
     return lambda credit: credit.record_usage(**given)
 
 
@@ -95,7 +97,7 @@ def policy(**more: Any) -> Callable[[Guthaben], object]:
 
 def settling(**more: Any) -> Callable[[Guthaben], object]:
     """Settle the call that is open, with something changed."""
-    given = {"cost_nano_usd": 1, **more}
+    given = {"cost_or_usage": 1, **more}
     return lambda credit: credit.reserve(PRACTICE, 1, key="open").settle(**given)
 
 
@@ -109,7 +111,7 @@ def each(
 
 TABLE = [
     *each(reserving, "practice_id", BAD_IDS),
-    *each(reserving, "key", BAD_KEYS),
+    *each(reserving, "key", [key for key in BAD_KEYS if key is not None]),
     *each(reserving, "amount_nano_usd", [*BAD_AMOUNTS, 0, -1]),
     *each(reserving, "ttl_s", BAD_SECONDS),
     *each(reserving, "on_expiry", [*BAD_CHOICES, "keep"]),
@@ -124,7 +126,7 @@ TABLE = [
     *each(reserving, "on_expirey", ["charge"]),
     *each(metering, "practice_id", BAD_IDS),
     *each(metering, "key", BAD_KEYS),
-    *each(metering, "cost_nano_usd", [*BAD_AMOUNTS, -1]),
+    *each(metering, "cost_or_usage", [*BAD_COSTS, -1]),
     *each(metering, "input_tokens", BAD_COUNTS),
     *each(metering, "output_tokens", BAD_COUNTS),
     *each(metering, "total_tokens", BAD_COUNTS),
@@ -135,7 +137,7 @@ TABLE = [
     *each(metering, "period", BAD_PERIODS),
     *each(metering, "tags", BAD_TAGS),
     *each(metering, "ttl_s", [5]),
-    *each(settling, "cost_nano_usd", [*BAD_AMOUNTS, -1]),
+    *each(settling, "cost_or_usage", [*BAD_COSTS, -1]),
     *each(settling, "input_tokens", BAD_COUNTS),
     *each(settling, "audio_seconds", BAD_AUDIO),
     *each(settling, "model", BAD_LONG),
@@ -211,8 +213,8 @@ GOOD: list[tuple[str, Callable[[Guthaben], object]]] = [
     ("a whole day", reserving(ttl_s=86_400)),
     ("ten tags", reserving(tags={f"t{number}": "x" * 200 for number in range(10)})),
     ("no tags", reserving(tags={})),
-    ("a cost of nothing", metering(cost_nano_usd=0)),
-    ("the largest cost", metering(cost_nano_usd=10**15)),
+    ("a cost of nothing", metering(cost_or_usage=0)),
+    ("the largest cost", metering(cost_or_usage=10**15)),
     ("the largest counts", metering(input_tokens=10**12, output_tokens=10**12)),
     ("seconds of audio", metering(audio_seconds=0.1)),
     ("a period", reserving(period=Period("L", 0, 5, 10))),

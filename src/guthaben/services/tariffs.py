@@ -38,6 +38,11 @@ class Tariff(NamedTuple):
         return self.known
 
 
+class _Kept(NamedTuple):
+    plan: str
+    until_s: float
+
+
 class Tariffs:
     """The tariffs of one database's practices; thread-safe. A new plan counts after 5 seconds."""
 
@@ -47,7 +52,7 @@ class Tariffs:
         self._store = store
         self._prices = prices
         self._clock_s = clock_s
-        self._kept: dict[str, tuple[str, float]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def recall(self, practice_id: str, plan: str = "") -> Tariff | None:
         """Give what counts if that is known without asking the store; never blocks."""
@@ -67,8 +72,8 @@ class Tariffs:
         return Tariff(self._ask_plan(practice_id) if found is None else found, book)
 
     def _recall_plan(self, practice_id: str) -> str | None:
-        plan, until_s = self._kept.get(practice_id, ("", self._clock_s()))
-        return plan if self._clock_s() < until_s else None
+        kept = self._kept.get(practice_id)
+        return kept.plan if kept is not None and self._clock_s() < kept.until_s else None
 
     def _ask_plan(self, practice_id: str) -> str:
         until_s = self._clock_s() + NOTICE_S
@@ -76,7 +81,7 @@ class Tariffs:
         plan = self._store.read(lambda cursor: _plan_of(cursor, practice_id, now_s))
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[practice_id] = (plan, until_s)
+        self._kept[practice_id] = _Kept(plan, until_s)
         return plan
 
 
