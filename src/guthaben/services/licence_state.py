@@ -78,6 +78,9 @@ def hear(
     is stored, so nothing was changed; ask again.
     """
     known = rows.find_subscription(space.cursor, facts.subscription_id, facts.livemode)
+    if known is not None:  # no other server stores anything of it from here on
+        space.practice(practice_id_of(space.cursor, known.practice_no))
+        known = rows.find_subscription(space.cursor, facts.subscription_id, facts.livemode)
     if (known.version if known else 0) != expected_version:
         return None
     told = told.and_also(named(facts.metadata))

@@ -76,6 +76,7 @@ class Settler:
     ) -> Verdict | None:
         def work(space: Workspace) -> Verdict | None:
             space.flush()
+            _hold_still(space, facts.payment_id)
             if payment_states.looks(space.cursor, facts.payment_id) != looks:
                 return None
             verdict = _applied(space, facts, found, session_id, self._livemode_expected)
@@ -91,6 +92,13 @@ def _known(cursor: Cursor, payment_id: str) -> _Known:
     owner = topups.find_payment(cursor, "stripe", topups.PAYMENT, payment_id)
     has_disputes = owner is not None and bool(disputes.known(cursor, owner))
     return _Known(payment_states.looks(cursor, payment_id), has_disputes)
+
+
+def _hold_still(space: Workspace, payment_id: str) -> None:
+    """Keep other servers from booking this payment while what was read of it is judged."""
+    owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
+    if owner is not None:
+        space.practice(topups.practice_id_of(space.cursor, owner.practice_no))
 
 
 def _applied(
