@@ -237,3 +237,23 @@ def test_a_store_that_is_not_there_makes_no_page(
     create.assert_not_called()
     monkeypatch.setenv("GUTHABEN_DATABASE_URL", "sqlite://")
     assert buy()["ok"]
+
+
+@pytest.mark.parametrize("make", [buy, set_up])
+def test_a_named_installation_marks_what_it_sells(
+    create: MagicMock, monkeypatch: pytest.MonkeyPatch, make: Callable[[], dict[str, Any]]
+) -> None:
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", "zurich")
+    assert make()["checkout_url"]
+    assert create.call_args.kwargs["metadata"]["installation"] == "zurich"
+
+
+def test_a_payment_of_another_installation_is_credited_there_only(
+    con: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", "zurich")
+    theirs, ours = ({**metadata(), "installation": name} for name in ("bern", "zurich"))
+    told = process_topup_payment_intent_succeeded(con, payment_intent=payment(metadata=theirs))
+    assert (told["handled"], told["credited"], rows(con)) == (False, False, [])
+    told = process_topup_payment_intent_succeeded(con, payment_intent=payment(metadata=ours))
+    assert told["credited"]

@@ -318,3 +318,10 @@ def test_a_test_mode_set_up_is_kept_out_and_asks_nobody(con: sqlite3.Connection)
     assert (told["handled"], told["reason"]) == (True, "livemode_mismatch")
     assert get_topup_settings(con, "prac_top").stripe_customer_id is None
     assert alarms(con) == ["setup_livemode_mismatch"]
+
+
+def test_a_set_up_of_another_installation_is_not_ours(con: sqlite3.Connection) -> None:
+    """Its practices may be called like ours: nobody's card must be charged for them."""
+    named = {**setup_intent()["metadata"], "installation": "bern"}
+    told = process_setup_intent_succeeded(con, setup_intent=setup_intent(metadata=named))
+    assert (told["handled"], told.get("auto_topup_enabled", False)) == (False, False)

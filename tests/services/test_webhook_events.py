@@ -280,3 +280,17 @@ def test_a_saved_card_page_saves_the_card_and_pays_nothing(house: House) -> None
     assert (view.card_saved, view.enabled, house.events()) == (True, False, [])
     bare = page_of(mode="setup", setup_intent=None, payment_intent=None)
     assert house.tell(COMPLETED, bare) == "ignored:no_setup"
+
+
+def test_a_card_saved_by_another_installation_is_left_to_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", "zurich")
+    mine = {"aza_purpose": "ai_topup_setup", "practice_id": PRACTICE}
+    for name, theirs in (("bern", {"installation": "bern"}), ("nobody", {})):
+        house.gateway.setups[f"seti_{name}"] = SetupFacts(
+            f"seti_{name}", "succeeded", "cus_9", "pm_9", True, {**mine, **theirs}
+        )
+        about = page_of(mode="setup", setup_intent=f"seti_{name}", payment_intent=None)
+        assert house.tell(COMPLETED, about) == "ignored:other_installation"
+    assert not house.topups.settings(PRACTICE).card_saved

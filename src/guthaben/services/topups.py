@@ -25,6 +25,7 @@ from guthaben.services.checkouts import (
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of
 from guthaben.services.consent_texts import VERSION, Terms, consent_text
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.installation import made_here
 from guthaben.services.topup_settings import (
     LEAST_RAPPEN,
     MOST_CAP_RAPPEN,
@@ -154,7 +155,7 @@ class Topups:
             customer_id=self._customer(practice_id),
             customer_email=customer_email,
             client_reference_id=practice_id,
-            metadata={"aza_purpose": PURPOSE_SETUP, "practice_id": practice_id},
+            metadata={**made_here(), "aza_purpose": PURPOSE_SETUP, "practice_id": practice_id},
             locale=locale,
         )
         return CheckoutStart(self._gateway.create_setup(order).url, "")

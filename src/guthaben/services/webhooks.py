@@ -39,6 +39,7 @@ from guthaben.payments.webhook import WebhookEvent, authentic, not_for_us
 from guthaben.services import telling
 from guthaben.services.applying import DONE, apply_told, not_paid, save_card
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.installation import made_elsewhere
 from guthaben.services.licence_news import LICENCE_EVENTS, LicenceNews
 from guthaben.services.netting import Verdict, warned
 from guthaben.services.refunds import Refunds
@@ -239,6 +240,8 @@ class Inbox:
         practice_id = facts.metadata.get("practice_id", "")
         if facts.metadata.get("aza_purpose") != PURPOSE_SETUP or not practice_id:
             return "ignored", "not_ours"
+        if made_elsewhere(facts.metadata):  # its practices may be called like ours
+            return "ignored", "other_installation"
         if facts.status not in {None, "succeeded"}:
             return "done", f"setup_{facts.status}"
         if not (facts.customer_id and facts.payment_method_id):

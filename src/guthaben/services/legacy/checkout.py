@@ -26,6 +26,7 @@ from guthaben.payments.gateway import (
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import new_topup_id
 from guthaben.services.checkouts import PURPOSE_TOPUP
+from guthaben.services.installation import made_here
 from guthaben.services.legacy.store import books, configured
 from guthaben.services.purchases import PaymentNotice, open_purchase
 from guthaben.services.topups import PURPOSE_SETUP
@@ -58,6 +59,7 @@ def buy_credit(purchase: Purchase, *, success_url: str, cancel_url: str, save_ca
     if refused:
         return Page(None, refused)
     metadata = {
+        **made_here(),
         "aza_purpose": PURPOSE_TOPUP,
         "practice_id": purchase.practice_id,
         "subscription_id": purchase.license,
@@ -125,7 +127,7 @@ def save_card(
         cancel_url=cancel_url,
         customer_email=customer_email or None,
         client_reference_id=practice_id,
-        metadata={"aza_purpose": PURPOSE_SETUP, "practice_id": practice_id},
+        metadata={**made_here(), "aza_purpose": PURPOSE_SETUP, "practice_id": practice_id},
     )
     return Page(_gateway().create_setup(order))
 

@@ -22,6 +22,7 @@ from guthaben.payments.facts import checkout_facts, payment_facts
 from guthaben.payments.gateway import METADATA_TOPUP_ID
 from guthaben.services.auto_topup import PURPOSE as PURPOSE_AUTO
 from guthaben.services.checkouts import PURPOSE_TOPUP
+from guthaben.services.installation import made_elsewhere
 from guthaben.services.purchases import (
     PaymentNotice,
     PurchaseResult,
@@ -146,7 +147,7 @@ def _notice(
     practice_id = metadata.get("practice_id", "")
     if metadata.get("aza_purpose") != purpose or not 1 <= len(practice_id) <= 200:
         return None
-    return PaymentNotice(
+    notice = PaymentNotice(
         practice_id,
         event_type,
         _amount(nano_usd_from_float, metadata.get(_CREDIT_USD, "")) or 0,
@@ -159,6 +160,10 @@ def _notice(
         livemode=payment.livemode,
         meta_json=clean_meta(metadata),
     )
+    space.flush()
+    known = registered(space, notice) or own_record(space, notice)
+    # Another installation on the same account sees to its own, or both would credit it.
+    return None if made_elsewhere(metadata) and known is None else notice
 
 
 def _amount(convert: Callable[[Any], int], text: str) -> int | None:

@@ -15,6 +15,7 @@ from guthaben.domain.auto_topup import Consent
 from guthaben.domain.money import float_from_nano_usd, float_from_rappen, nano_usd_for_rappen
 from guthaben.errors import InvalidInput
 from guthaben.payments.facts import checkout_facts, setup_facts
+from guthaben.services.installation import made_elsewhere
 from guthaben.services.legacy import ledger as legacy_ledger
 from guthaben.services.legacy.payments import Mode
 from guthaben.services.topups import PURPOSE_SETUP
@@ -229,6 +230,8 @@ def _set_up(space: Workspace, metadata: dict[str, str], told: _Told, expected: M
     practice_id = metadata.get("practice_id", "")
     if metadata.get("aza_purpose") != PURPOSE_SETUP or not 1 <= len(practice_id) <= 200:
         return SetUp(False, "not_ours")
+    if made_elsewhere(metadata):  # its practices may be called like ours
+        return SetUp(False, "other_installation")
     row = load(space, practice_id)
     if told.livemode is not None and expected() not in (None, told.livemode):
         settings.raise_alarm(
