@@ -159,6 +159,7 @@ def _credit(
     amount_nano_usd: int | None,
 ) -> Resolved:
     space.flush()
+    cases.hold_still(space.cursor, case_no)
     case = _case(space.cursor, case_no)
     practice_no = space.practice_no(practice_id)
     if case.status == cases.CREDITED and case.to_practice_no == practice_no:
@@ -237,6 +238,7 @@ def _new_purchase(
 
 def _dismiss(space: Workspace, case_no: int, decision: Decision) -> Resolved:
     space.flush()
+    cases.hold_still(space.cursor, case_no)
     case = _case(space.cursor, case_no)
     if case.status == cases.DISMISSED:
         return Resolved(case, False)

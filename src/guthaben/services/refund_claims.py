@@ -55,14 +55,16 @@ def quote(space: Workspace, payment_id: str) -> Quote:
     """Tell how much of a credited payment can go back; raises `Refused` (`payment_not_found`)."""
     space.flush()
     owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
-    event = owner and topups.load_event(space.cursor, owner.practice_no, owner.event_no)
-    if owner is None or event is None:
+    if owner is None:
         raise Refused("There is no such credited payment.", reason="payment_not_found")
     practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
+    practice = space.practice(practice_id)  # first, so that no other server books meanwhile
+    event = topups.load_event(space.cursor, owner.practice_no, owner.event_no)
+    assert event is not None
     waiting = refunds.in_flight(space.cursor, payment_id)
     waits = waiting.amount_minor if waiting else 0
     most = max(event.net_minor - waits, 0)
-    unspent = most_without_debt(space.practice(practice_id), event, most, space.now_s)
+    unspent = most_without_debt(practice, event, most, space.now_s)
     return Quote(
         practice_id, event.event_no, payment_id, event.captured_minor, event.net_minor, waits,
         most, unspent,
@@ -98,6 +100,7 @@ def claim_case(
 ) -> tuple[RefundRow, bool]:
     """Commit the request to give a held-back payment back whole; tell whether it is new."""
     space.flush()
+    cases.hold_still(space.cursor, case_no)
     case = cases.load(space.cursor, case_no)
     assert case is not None
     known = refunds.by_key(space.cursor, case.practice_no, wish.key)

@@ -83,6 +83,11 @@ def load(cursor: Cursor, case_no: int) -> Case | None:
     return _case(row) if row else None
 
 
+def hold_still(cursor: Cursor, case_no: int) -> None:
+    """Let no other transaction decide about a case until this one ends."""
+    cursor.execute("UPDATE credit_case SET status = status WHERE case_no = ?", (case_no,))
+
+
 def of_payment(cursor: Cursor, payment_id: str) -> Case | None:
     """Read the newest case of a payment."""
     row = cursor.execute(
