@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from guthaben.errors import Refused
+from guthaben.services.quarantine import Decision, Quarantine
+from guthaben.services.refunds import Refunds
 from guthaben.services.settling import Settler
-from guthaben.store import payment_states, topups
+from guthaben.store import payment_states, refunds, topups
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from tests import postgres
 from tests.services.fakes import FakeGateway
-from tests.services.house import Clock, metadata_of
+from tests.services.house import PRACTICE, Clock, metadata_of
 
 _A_MOMENT_S = 0.5
 
@@ -29,12 +32,21 @@ def servers() -> Iterator[tuple[Store, Store]]:
     there.close()
 
 
-def test_an_older_reading_never_undoes_what_another_server_booked(
-    servers: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def gateway(tmp_path: Path) -> FakeGateway:
     looked_at = tmp_path / "looked_at.db"  # the fake looks into a file at each question
     Store(f"sqlite:///{looked_at}").close()
-    gateway = FakeGateway(looked_at, livemode=True)
+    return FakeGateway(looked_at, livemode=True)
+
+
+def quarantine_of(store: Store, gateway: FakeGateway) -> Quarantine:
+    settler = Settler(store, gateway)
+    return Quarantine(store, gateway, settler, Refunds(store, gateway, settler))
+
+
+def test_an_older_reading_never_undoes_what_another_server_booked(
+    servers: tuple[Store, Store], gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, there = (Settler(store, gateway) for store in servers)
     gateway.put("pi_1", metadata=metadata_of(""), refunded_rappen=0)
     here.settle("pi_1")
@@ -58,3 +70,31 @@ def test_an_older_reading_never_undoes_what_another_server_booked(
         return topups.locate_event(cursor, "payment_id", "pi_1")
 
     assert servers[0].read(event).event.net_minor == 2_000
+
+
+def test_a_case_that_one_server_credits_is_not_refunded_by_another(
+    servers: tuple[Store, Store], gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (quarantine_of(store, gateway) for store in servers)
+    gateway.put("pi_1", metadata={**metadata_of(""), "paid_chf": "31"})
+    Settler(servers[0], gateway).settle("pi_1")
+    of_payment, late, told = refunds.of_payment, list[threading.Thread](), list[object]()
+
+    def refund() -> None:
+        try:
+            told.append(there.refund(1, Decision("twice")))
+        except Refused as error:
+            told.append(error.reason)
+
+    def interrupted(cursor: Cursor, payment_id: str) -> list[refunds.RefundRow]:
+        found = of_payment(cursor, payment_id)
+        if threading.current_thread().name == "guthaben-writer" and not late:
+            late.append(threading.Thread(target=refund))
+            late[0].start()
+            late[0].join(_A_MOMENT_S)
+        return found
+
+    monkeypatch.setattr(refunds, "of_payment", interrupted)
+    assert here.credit(1, PRACTICE, Decision("paid")).changed
+    late[0].join()
+    assert told == ["case_resolved"]
