@@ -102,7 +102,7 @@ def test_a_person_clicks_through_the_demo(running: Demo, page: Page, tmp_path: P
 def test_a_declining_card_is_told_and_pauses(running: Demo, page: Page) -> None:
     page.goto(f"{running.url}/")
     page.locator("#setup-button").click()
-    pay(page, running.url, card="4000000000000341")
+    pay(page, running.url, card="4000000000006603")
     page.locator("#auto-consent").check()
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#auto-state")).to_have_text("on")
@@ -118,7 +118,7 @@ def test_a_declining_card_is_told_and_pauses(running: Demo, page: Page) -> None:
         if page.locator("#auto-state").inner_text() == "paused":
             break
     expect(page.locator("#auto-state")).to_have_text("paused", timeout=SLOWLY_MS)
-    expect(page.locator("#notices")).to_contain_text("paused: generic decline")
+    expect(page.locator("#notices")).to_contain_text("paused: stolen card")
     expect(page.locator("#list")).to_contain_text("failed")
 
 

@@ -131,11 +131,14 @@ def test_stopping_leaves_what_is_queued_pending(house: House, hold: threading.Ev
     assert house.statuses("prac_3") == ["pending"]
 
 
-def test_a_charge_that_breaks_does_not_end_the_thread(house: House) -> None:
+def test_a_charge_that_breaks_does_not_end_the_thread(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.arm(OTHER)
     house.gateway.then(RuntimeError("a bug"))
     house.charger.start()
     hand_over(house)
+    until(lambda: "charging broke" in caplog.text)
     hand_over(house, OTHER)
     until(lambda: house.statuses(OTHER) == ["succeeded"])
     assert house.statuses() == ["pending"]

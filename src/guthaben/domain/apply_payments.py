@@ -32,7 +32,6 @@ from guthaben.domain.topup import (
 )
 
 CLAWED_BACK = int(Account.CLAWED_BACK)
-AUTOMATIC = frozenset({AUTO_TOPUP_PURCHASE, FAILED_AUTO_TOPUP})
 
 
 def open_event(practice: Practice, command: OpenEvent) -> CreditResult:
@@ -62,8 +61,8 @@ def fulfil(
         bonus = draft.add_grant(PROMOTIONAL, event.bonus_nano_usd, NEVER_S, Code.FULFIL)
         bonus_no = bonus.grant_no
     failed_before = event.event_type == FAILED_AUTO_TOPUP
-    # The cooldown counts from here: a charge may have been in processing for days.
-    happens_now = event.status != PENDING or event.event_type in AUTOMATIC
+    # The cooldown counts from here: a charge that we sent may have been in processing for days.
+    happens_now = event.status != PENDING or failed_before or event.sent_at_s > 0
     captured = command.captured_rappen or max(event.price_minor or 0, 0)
     done = event._replace(
         status=SUCCEEDED,

@@ -194,9 +194,9 @@ class Gateway:
         self, exchange: Exchange, job: _Job, hold: Hold, body: bytes, content_type: str
     ) -> None:
         """Ask the provider and pass its answer on; the call is over afterwards."""
-        headers = pool.outgoing(job.upstream, exchange.request.headers, content_type)
-        address = job.upstream.address(job.asked.endpoint, job.name)
         try:
+            headers = pool.outgoing(job.upstream, exchange.request.headers, content_type)
+            address = job.upstream.address(job.asked.endpoint, job.name)
             async with self.pool.ask(job.upstream, address, body, headers) as response:
                 await self._pass_on(exchange, job, hold, response)
         except NeverSent as error:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from guthaben.domain.calls import BY_EXCEPTION, Call
+from guthaben.domain.calls import BY_EXCEPTION, RESERVED, Call
 from guthaben.domain.commands import Command, Outcome, Release
 from guthaben.errors import (
     CapExceeded,
@@ -142,6 +142,7 @@ async def reserve(
         "model": quote.model,
         **origin,
     }
+    is_unknown = False
     while True:
         command = requests.reserve_command(fitting.amount_nano_usd, key, options)
         try:
@@ -149,7 +150,14 @@ async def reserve(
         except (InsufficientCredit, CapExceeded) as error:
             if not fitting.shrinks(error.available_nano_usd):
                 raise
+        except OutcomeUnknown:
+            # The same key tells what happened; a hold left behind might be charged when it expires.
+            if is_unknown:
+                raise
+            is_unknown = True
         else:
+            if is_unknown and outcome.call is not None and outcome.call.status == RESERVED:
+                outcome = outcome._replace(replayed=False)
             return _held(credit, practice_id, outcome, quote, count), fitting.fitted
 
 
