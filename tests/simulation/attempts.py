@@ -198,7 +198,8 @@ class Purchases:
         """Say whether an attempt took money, or still may."""
         if self._is_open(attempt):
             return True
-        return any(p.may_take for p in self._truth.of_topup(attempt.row.topup_id))
+        mine = self._truth.of_topup(attempt.row.topup_id)
+        return any(p.may_take and not p.foreign for p in mine)  # strangers copy our metadata
 
     def _credited(self, row: Row, now_s: int) -> None:
         own = self._own(row.practice_no)
