@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from guthaben.domain.commands import GrantCredit, Reserve
+from guthaben.domain.commands import Command, GrantCredit, Reserve
 from guthaben.domain.grants import PAID
 from guthaben.store.connection import joined
 from guthaben.store.schema import migrate
@@ -14,6 +14,8 @@ from guthaben.store.sqlite_database import SqliteDatabase
 from guthaben.store.sqlite_session import SqliteSession
 from guthaben.store.store import Store
 from guthaben.store.verify import Problem, verify
+from guthaben.store.workspace import Workspace
+from guthaben.store.writer import Order
 
 T0 = 1_700_000_000_000
 T0_S = T0 // 1000
@@ -96,3 +98,19 @@ def prepared(path: Path, **options: Any) -> sqlite3.Connection:
     with joined(con) as cursor:
         migrate(cursor, T0_S)
     return con
+
+
+def together(store: Store, commands: list[tuple[str, Command]]) -> list[Any]:
+    """Queue commands while the writer is busy, so that it folds them; give the answers in order."""
+    answers: list[Any] = [None] * len(commands)
+
+    def reply_to(place: int) -> Any:
+        return lambda answer: answers.__setitem__(place, answer)
+
+    def queue_up(_space: Workspace) -> None:
+        for place, (practice_id, command) in enumerate(commands):
+            store._writers[0].submit(Order(practice_id, command, reply_to(place)))
+
+    store.run(queue_up)
+    store.run(lambda space: None)
+    return answers

@@ -7,7 +7,7 @@ import pytest
 
 from guthaben.store.store import Store
 from tests import postgres
-from tests.store.bank import Clock, url
+from tests.store.bank import Clock, connection, pay, url
 
 
 @pytest.fixture
@@ -39,3 +39,12 @@ def store(database: str, clock: Clock) -> Iterator[Store]:
     opened = Store(database, clock_ms=clock)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def statements(store: Store) -> list[str]:
+    """Every statement that the writer's connection executes."""
+    done: list[str] = []
+    pay(store, "warm", 1)
+    connection(store).set_trace_callback(done.append)
+    return done

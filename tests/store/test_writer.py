@@ -18,36 +18,11 @@ from guthaben.store import workspace
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 from guthaben.store.writer import Job, Order
-from tests.store.bank import Clock, connection, free, held, hold, pay, problems, rows
-
-
-def together(store: Store, commands: list[tuple[str, Command]]) -> list[Any]:
-    """Queue commands while the writer is busy, so that it folds them; give the answers in order."""
-    answers: list[Any] = [None] * len(commands)
-
-    def reply_to(place: int) -> Any:
-        return lambda answer: answers.__setitem__(place, answer)
-
-    def queue_up(_space: Workspace) -> None:
-        for place, (practice_id, command) in enumerate(commands):
-            store._writers[0].submit(Order(practice_id, command, reply_to(place)))
-
-    store.run(queue_up)
-    store.run(lambda space: None)
-    return answers
+from tests.store.bank import Clock, connection, free, held, hold, pay, problems, rows, together
 
 
 def commits(store: Store, done: list[str]) -> int:
     return sum(statement == "COMMIT" for statement in done)
-
-
-@pytest.fixture
-def statements(store: Store) -> list[str]:
-    """Every statement that the writer's connection executes."""
-    done: list[str] = []
-    pay(store, "warm", 1)
-    connection(store).set_trace_callback(done.append)
-    return done
 
 
 @pytest.mark.sqlite

@@ -107,8 +107,8 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
         0, 0, 0, command.usage, command.origin,
     )  # fmt: skip
     draft.next_due_ms = min(draft.next_due_ms, call.due_at_ms)
-    after = draft.finish(next_call_no=practice.next_call_no + 1)
-    return CallResult(after, call, draft.transfers, Outcome(True, call=call))
+    draft.next_call_no += 1
+    return CallResult(draft.finish(), call, draft.transfers, Outcome(True, call=call))
 
 
 def record_usage(
@@ -140,8 +140,8 @@ def record_usage(
         first_seq=first_seq, uncovered_nano_usd=uncovered, overage_policy=command.overage_policy,
         usage=command.usage, origin=command.origin,
     )  # fmt: skip
-    after = draft.finish(next_call_no=practice.next_call_no + 1)
-    return CallResult(after, call, draft.transfers, Outcome(True, call=call))
+    draft.next_call_no += 1
+    return CallResult(draft.finish(), call, draft.transfers, Outcome(True, call=call))
 
 
 def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) -> CallResult:

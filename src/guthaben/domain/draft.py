@@ -20,6 +20,7 @@ DEBT = int(Account.DEBT)
 USED = int(Account.USED)
 EXPIRED = int(Account.EXPIRED)
 _SOURCE_OF_KIND = {1: int(Account.INCLUDED), 2: int(Account.GIFTED), 3: int(Account.PURCHASED)}
+_BEHIND_COUNTERS = Practice._fields.index("next_due_ms") + 1
 OVERRUN, _REPAY, _GRANT_EXPIRED = int(Code.OVERRUN), int(Code.REPAY), int(Code.GRANT_EXPIRED)
 
 
@@ -35,8 +36,8 @@ class Draft:
     """The changing copy of a practice that one command works on."""
 
     __slots__ = (
-        "_head", "_seq", "call_no", "debt", "event_no", "grants", "held", "next_due_ms",
-        "next_grant_no", "now_s", "over_limit", "practice", "transfers",
+        "_head", "_seq", "call_no", "debt", "event_no", "grants", "held", "next_call_no",
+        "next_due_ms", "next_grant_no", "now_s", "over_limit", "practice", "transfers",
     )  # fmt: skip
 
     def __init__(self, practice: Practice, now_s: int) -> None:
@@ -47,6 +48,7 @@ class Draft:
         self.debt = practice.debt_nano_usd
         self.over_limit = practice.over_limit
         self.next_grant_no = practice.next_grant_no
+        self.next_call_no = practice.next_call_no
         self.next_due_ms = practice.next_due_ms
         self.transfers: list[Transfer] = []
         self.call_no = 0
@@ -145,9 +147,8 @@ class Draft:
         """Hold slices of free credit for an open call."""
         for grant_no, amount in slices:
             grant = self.grants[grant_no]
-            self.grants[grant_no] = grant._replace(
-                free_nano_usd=grant.free_nano_usd - amount,
-                held_nano_usd=grant.held_nano_usd + amount,
+            self.grants[grant_no] = grant.with_amounts(
+                grant.free_nano_usd - amount, grant.held_nano_usd + amount
             )
             self.held += amount
 
@@ -159,7 +160,8 @@ class Draft:
             missing -= used
             self.held -= amount
             grant = self.grants[grant_no]
-            self.grants[grant_no] = grant._replace(held_nano_usd=grant.held_nano_usd - amount)
+            held = grant.held_nano_usd - amount
+            self.grants[grant_no] = grant.with_amounts(grant.free_nano_usd, held)
             if used:
                 self.move(grant.kind, USED, used, grant_no, code)
             if amount > used:
@@ -172,7 +174,9 @@ class Draft:
         if grant.kind != ALLOWANCE and grant.expires_at_s <= self.now_s:
             self.move(grant.kind, EXPIRED, amount, grant_no, _GRANT_EXPIRED)
             return
-        self.grants[grant_no] = grant._replace(free_nano_usd=grant.free_nano_usd + amount)
+        self.grants[grant_no] = grant.with_amounts(
+            grant.free_nano_usd + amount, grant.held_nano_usd
+        )
         if grant.expires_at_s < NEVER_S:
             self.next_due_ms = min(self.next_due_ms, grant.expires_at_s * 1000)
 
@@ -180,7 +184,8 @@ class Draft:
         """Move slices of free credit out of their grants."""
         for grant_no, amount in slices:
             grant = self.grants[grant_no]
-            self.grants[grant_no] = grant._replace(free_nano_usd=grant.free_nano_usd - amount)
+            free = grant.free_nano_usd - amount
+            self.grants[grant_no] = grant.with_amounts(free, grant.held_nano_usd)
             self.move(grant.kind, target, amount, grant_no, code)
 
     def charge(self, allowance: Grant | None, cost: int, code: int) -> None:
@@ -231,14 +236,11 @@ class Draft:
             total = sum(grant.free_nano_usd + grant.held_nano_usd for grant in self.grants.values())
             if total > MAX_BALANCE_NANO_USD:
                 raise Refusal("balance_limit")
-        return self.practice._replace(
-            head=self._head,
-            last_seq=self._seq,
-            held_nano_usd=self.held,
-            debt_nano_usd=self.debt,
-            next_grant_no=self.next_grant_no,
-            next_due_ms=self.next_due_ms,
-            over_limit=self.over_limit,
-            grants=self.grants,
-            **changes,
-        )
+        before = self.practice
+        # By place: `_replace` takes three times as long, and every command comes by here.
+        after = Practice._make((
+            before.practice_no, before.practice_id, self._head, self._seq, self.held, self.debt,
+            self.next_grant_no, self.next_call_no, before.next_event_no, self.next_due_ms,
+            *before[_BEHIND_COUNTERS:-2], self.over_limit, self.grants,
+        ))  # fmt: skip
+        return after._replace(**changes) if changes else after

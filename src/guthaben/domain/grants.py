@@ -45,6 +45,10 @@ class Grant(NamedTuple):
     former_starts: tuple[int, ...] = ()
     """Allowance only: beginnings its period had before the real bounds were told."""
 
+    def with_amounts(self, free_nano_usd: int, held_nano_usd: int) -> Grant:
+        """Give the same grant with other amounts; `_replace` takes three times as long."""
+        return Grant._make((*self[:2], free_nano_usd, held_nano_usd, *self[4:]))
+
     def serves(self, license: str, period_start_s: int) -> bool:
         """Tell whether it is the allowance of the period that begins, or once began, then."""
         return self.license == license and (

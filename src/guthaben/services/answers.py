@@ -6,6 +6,7 @@ Law: amounts are integers of nano-USD; a status is a word. Nothing here can chan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from guthaben.domain.calls import Call
 from guthaben.domain.grants import ALLOWANCE, PAID, PROMOTIONAL
@@ -26,8 +27,7 @@ class GrantReceipt:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CallView:
+class CallView(NamedTuple):
     """One call as it was when asked; `applied` False: an earlier step had already decided."""
 
     id: str

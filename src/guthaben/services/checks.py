@@ -164,6 +164,8 @@ _KNOWN: dict[type, frozenset[str]] = {
 
 def known_options(options: Mapping[str, object], known: type) -> None:
     """Refuse an option that doesn't exist: a slip of the pen must not decide about money."""
+    if not options:
+        return
     unknown = sorted(options.keys() - _KNOWN[known])
     if unknown:
         raise InvalidInput(f"no such option: {', '.join(unknown)}")
@@ -186,7 +188,7 @@ def period_of(period: Period | None) -> Period | None:
 
 def usage_of(options: Mapping[str, object]) -> Usage:
     """Check what a call used."""
-    said = {name: options[name] for name in _USAGE_NAMES if name in options}
+    said = {name: options[name] for name in _USAGE_NAMES if name in options} if options else {}
     if not said:
         return NO_USAGE
     return _usage(**said)  # type: ignore[arg-type]
@@ -228,7 +230,7 @@ _ORIGIN_NAMES = tuple(OriginOptions.__annotations__)
 
 def origin_of(options: Mapping[str, object]) -> Origin:
     """Check who made a call."""
-    said = {name: options[name] for name in _ORIGIN_NAMES if name in options}
+    said = {name: options[name] for name in _ORIGIN_NAMES if name in options} if options else {}
     if not said:
         return NO_ORIGIN
     return _origin(**said)  # type: ignore[arg-type]

@@ -122,7 +122,7 @@ class Core:
 
     def _seal(self, practice_id: str, call_no: int) -> str:
         message = f"call|{call_no}|{practice_id}".encode()
-        return hmac.digest(self._secret, message, "sha256").hex()[:_SEAL_CHARACTERS]
+        return self.keyed_hash(message).hex()[:_SEAL_CHARACTERS]
 
     def view(
         self, practice_id: str, call: Call, *, replayed: bool = False, applied: bool = True

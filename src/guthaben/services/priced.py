@@ -41,7 +41,7 @@ class PricedBy(NamedTuple):
 
     def at(self, tariff: Tariff) -> PricedBy:
         """Fix the tariff that counts now, for the whole life of a call."""
-        return self._replace(plan=tariff.plan, book=tariff.known)
+        return PricedBy(self.model, self.provider, tariff.plan, tariff.known)
 
 
 NOBODYS: Final = PricedBy()
@@ -56,6 +56,8 @@ def split(
     amount_nano_usd: int | None, options: PricedReserveOptions
 ) -> tuple[ReserveOptions, Mapping[str, Any], PricedBy]:
     """Part what is reserved from what prices it."""
+    if amount_nano_usd is not None and not options:
+        return {}, {}, NOBODYS
     told = {name: value for name, value in options.items() if name in _OF_PRICES}
     rest = {name: value for name, value in options.items() if name not in _OF_PRICES}
     sized = told.keys() - {"provider", "plan"}

@@ -52,6 +52,7 @@ from guthaben.store.caps import CapCounts
 from guthaben.store.loaded import Loaded
 from guthaben.store.pending import EventNote, Pending
 from guthaben.store.session import Cursor
+from guthaben.store.sqlite_preload import FEW, preload_keys
 
 __all__ = ["EventNote", "Workspace"]
 
@@ -142,6 +143,8 @@ class Workspace:
         preload = getattr(self.cursor, "preload", None)
         if preload is not None:
             preload(self._loaded, asked, self.now_s)
+        elif len(asked) >= FEW:
+            preload_keys(self._loaded, asked)
 
     # ---- applying
 
