@@ -100,6 +100,21 @@ def test_a_step_that_breaks_leaves_nothing(path: Path, monkeypatch: pytest.Monke
     assert schema_of(sqlite3.connect(path)) == []
 
 
+@pytest.mark.parametrize(("theirs", "pages"), [(None, 2048), (8192, 8192)])
+def test_a_new_file_gets_small_pages_and_an_old_one_keeps_its_own(
+    path: Path, theirs: int | None, pages: int
+) -> None:
+    if theirs:
+        con = sqlite3.connect(path)
+        con.executescript(f"PRAGMA page_size = {theirs}; CREATE TABLE host (a)")
+        con.close()
+    Store(url(path)).close()
+    con = sqlite3.connect(path)
+    assert con.execute("PRAGMA page_size").fetchone() == (pages,)
+    assert con.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    con.close()
+
+
 def test_what_is_no_database_is_left_alone(path: Path) -> None:
     path.write_bytes(b"a letter, not a database" * 100)
     with pytest.raises(StoreUnavailable):

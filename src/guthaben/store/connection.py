@@ -17,6 +17,8 @@ from urllib.parse import unquote
 from guthaben.errors import ConfigError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
+_PAGE_BYTES = 2048
+"""Half of SQLite's own choice: a commit writes every page it touched, and ours touch many."""
 _SAVEPOINT = "guthaben"
 
 
@@ -57,6 +59,8 @@ def connect(location: Location, *, read_only: bool = False) -> sqlite3.Connectio
             )
         con.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         if not read_only:
+            # Of a new file only; one that is there keeps what it has.
+            con.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = FULL")
         con.execute("PRAGMA temp_store = MEMORY")
