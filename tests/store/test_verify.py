@@ -23,8 +23,11 @@ from guthaben.domain.commands import (
 )
 from guthaben.domain.grants import PAID, PROMOTIONAL
 from guthaben.domain.topup import PENDING, TOPUP_PURCHASE, CreditEvent
+from guthaben.store import verify as verifying
+from guthaben.store import verify_rows
 from guthaben.store.store import Store
-from guthaben.store.verify import verify
+from guthaben.store.verify import groups, verify
+from guthaben.store.verify_rows import Stored
 from tests.store.bank import T0_S, Clock, problems, url
 
 PURCHASE = CreditEvent(0, TOPUP_PURCHASE, PENDING, 300, 3000, bonus_nano_usd=30)
@@ -184,10 +187,37 @@ EDITS = {
 }
 
 
+@pytest.fixture(params=["together", "in pages"])
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, or every practice by itself and two transfers at a time."""
+    if request.param == "in pages":
+        monkeypatch.setattr(verify_rows, "PAGE_TRANSFERS", 2)
+        monkeypatch.setattr(verify_rows, "PAGE_PRACTICES", 1)
+        monkeypatch.setattr(verifying, "GROUP_PRACTICES", 1)
+
+
+@pytest.mark.usefixtures("sizes")
 @pytest.mark.parametrize(("sql", "told"), EDITS.items(), ids=[" ".join(e.split()) for e in EDITS])
 def test_an_edit_is_found_and_named(con: sqlite3.Connection, sql: str, told: str) -> None:
     assert con.execute(sql).rowcount > 0
     assert any(told in text for text in found(con)), found(con)
+
+
+@pytest.mark.usefixtures("sizes")
+def test_sound_is_sound_whatever_the_pages(con: sqlite3.Connection) -> None:
+    assert found(con) == []
+    assert verify(con.cursor(), None, T0_S).practices == 2
+
+
+def test_small_practices_go_together_and_a_large_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verifying, "GROUP_TRANSFERS", 100)
+    monkeypatch.setattr(verifying, "GROUP_PRACTICES", 3)
+    sizes = [1, 1, 1, 1, 60, 60, 40, 500, 0, 0]
+    made = [Stored(no, str(no), b"", size, 0, 0, 0) for no, size in enumerate(sizes, 1)]
+    told = [[stored.last_seq for stored in group] for group in groups(made)]
+    assert told == [[1, 1, 1], [1, 60], [60, 40], [500], [0, 0]]
 
 
 def test_debt_beside_free_credit_is_found(con: sqlite3.Connection) -> None:
