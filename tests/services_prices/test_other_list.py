@@ -1,7 +1,9 @@
 """The imported prices beside LiteLLM's public map: equal where both name a price, but for a list.
 
 The map is read as data, from an installed `litellm` (never imported: it is heavy and pins another
-`openai`) or from the file that GUTHABEN_LITELLM_MAP names. See docs/decisions/0305.
+`openai`; `make test` installs it alone) or from the file that GUTHABEN_LITELLM_MAP names. Of the
+two versions that were looked at every difference is known; of others most prices must agree. See
+docs/decisions/0305.
 """
 
 import json
@@ -9,6 +11,7 @@ import os
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from guthaben.errors import Refused
 from guthaben.services.price_import import installed_prices
 
 FILE = "model_prices_and_context_window_backup.json"
+LOOKED_AT = {"genai-prices": "0.2.3", "litellm": "1.109.1"}
 NAMED = os.environ.get("GUTHABEN_LITELLM_MAP", "")
 AT_S = 1_795_258_800  # 21 November 2026
 PROVIDERS = {"openai": "openai", "text-completion-openai": "openai", "anthropic": "anthropic",
@@ -97,6 +101,17 @@ def pairs() -> Iterator[tuple[str, str, Decimal, Decimal]]:
                 yield name, field, ours, Decimal(their_price) * units
 
 
+def versions() -> dict[str, str]:
+    """Tell what is compared here."""
+    found = {}
+    for name in LOOKED_AT:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return {**found, "litellm": NAMED} if NAMED else found
+
+
 @pytest.mark.skipif(
     their_map() is None,
     reason="no price map of LiteLLM: pip install --no-deps litellm, or GUTHABEN_LITELLM_MAP=file",
@@ -111,5 +126,9 @@ def test_both_lists_agree_but_for_what_is_known() -> None:
     assert compared > 500
     new = {place: both for place, both in different.items() if KNOWN.get(place) != both}
     gone = {place for place in KNOWN if place not in different}
+    if versions() != LOOKED_AT:
+        print(f"not looked at yet with {versions()}: {new}; they agree now: {gone}")
+        assert len(new) <= compared // 50, f"more than 2 in 100 differ: {new}"
+        return
     assert not new, f"not looked at yet: {new}"
     assert not gone, f"they agree now: {gone}"
