@@ -20,6 +20,8 @@ from aza_ai_credit import (
     process_auto_topup_payment_intent_succeeded,
     sum_auto_topups_chf_this_month,
 )
+from guthaben.errors import PaymentUnavailable
+from guthaben.payments.facts import PaymentFacts, payment_facts
 from guthaben.payments.ids import mask_stripe_reference
 from tests.modules.host import extra, ledger, metadata, payment, rows, save
 
@@ -312,6 +314,59 @@ def test_a_lost_answer_is_not_repeated_in_a_dry_run_or_an_open_transaction(
     assert run(con)["reason"] == "caller_transaction_open"
     con.rollback()
     assert create.call_count == 1
+
+
+LOWERED = "UPDATE credit_consent SET amount_minor = 2999"
+REVOKED = "UPDATE credit_consent SET revoked_at_s = 1"
+
+
+@pytest.mark.parametrize("change", [LOWERED, REVOKED])
+@pytest.mark.parametrize("arrived", [False, True])
+def test_what_is_not_wanted_any_more_is_looked_up_and_never_sent_again(
+    con: sqlite3.Connection, create: MagicMock, change: str, arrived: bool
+) -> None:
+    create.side_effect = stripe.APIConnectionError("gone")
+    save(con)
+    run(con)
+    con.execute(change)
+    con.execute("UPDATE credit_event SET sent_at_s = sent_at_s - 1000")  # it is not on its way
+    con.commit()
+    (event_id,) = con.execute("SELECT topup_id FROM credit_event").fetchone()
+    found = _facts(event_id) if arrived else None
+    looked = "guthaben.payments.stripe_gateway.StripeGateway.find_payment"
+    with patch(looked, return_value=found) as find:
+        told = run(con)
+    assert find.call_count == 1
+    assert create.call_count == 1
+    assert (told["charged"], told["reason"]) == (
+        (True, "charged") if arrived else (False, "no_consent")
+    )
+    assert rows(con)[0]["status"] == ("succeeded" if arrived else "canceled")
+    assert extra(con) == (10.0 if arrived else 0.0)
+
+
+def test_a_look_up_without_an_answer_leaves_it_open(
+    con: sqlite3.Connection, create: MagicMock
+) -> None:
+    create.side_effect = stripe.APIConnectionError("gone")
+    save(con)
+    run(con)
+    con.execute(LOWERED)
+    con.commit()
+    looked = "guthaben.payments.stripe_gateway.StripeGateway.find_payment"
+    with patch(looked, side_effect=PaymentUnavailable("not now")):
+        assert run(con)["reason"] == "pending_auto_topup"
+    assert rows(con)[0]["status"] == "unknown"
+    assert create.call_count == 1
+
+
+def _facts(topup_id: str) -> PaymentFacts:
+    return payment_facts(
+        payment(
+            "ai_auto_topup", id="pi_ok", status="succeeded", amount=3000, amount_received=3000,
+            currency="chf", metadata=metadata("ai_auto_topup", topup_id=topup_id),
+        )
+    )  # fmt: skip
 
 
 def test_inside_an_open_transaction_nothing_is_charged(

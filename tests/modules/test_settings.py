@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -274,6 +275,46 @@ def test_a_set_up_told_again_switches_nothing_back_on(con: sqlite3.Connection) -
             False,
         )
     assert not get_topup_settings(con, "prac_top").auto_topup_enabled
+
+
+def test_a_page_without_a_card_leaves_the_new_card_to_its_set_up(con: sqlite3.Connection) -> None:
+    """What Stripe really sends when an expired card is replaced: the page first, then the card."""
+    save(con, stripe_customer_id="cus_new", default_payment_method_id="pm_expired")
+    told = process_setup_checkout_completed(con, session=setup_checkout())
+    assert (told["reason"], told["auto_topup_enabled"]) == ("card_awaited", True)
+    process_setup_intent_succeeded(con, setup_intent=setup_intent())
+    assert get_topup_settings(con, "prac_top").default_payment_method_id == "pm_new"
+
+
+@pytest.mark.parametrize("created", [{}, {"created": 1_700_000_000}])
+def test_a_set_up_told_late_undoes_no_switch_off(
+    con: sqlite3.Connection, created: dict[str, int]
+) -> None:
+    """The page names no set-up, so nothing but time and the page tell whose set-up this is."""
+    process_setup_intent_succeeded(con, setup_intent=setup_intent(id="seti_0", customer=None))
+    page = setup_checkout(setup_intent=None)
+    assert process_setup_checkout_completed(con, session=page)["auto_topup_enabled"]
+    switch(con, False)
+    for _ in range(2):
+        told = process_setup_intent_succeeded(con, setup_intent=setup_intent(**created))
+        assert (told["reason"], told["auto_topup_enabled"]) == ("switched_off_since", False)
+    settings = get_topup_settings(con, "prac_top")
+    assert (settings.auto_topup_enabled, settings.default_payment_method_id) == (False, "pm_new")
+
+
+def test_a_set_up_that_began_after_the_switch_off_switches_on(con: sqlite3.Connection) -> None:
+    save(con)
+    switch(con, False)
+    began = int(time.time()) + 60
+    told = process_setup_intent_succeeded(con, setup_intent=setup_intent(created=began))
+    assert (told["reason"], told["auto_topup_enabled"]) == (None, True)
+
+
+def test_the_hosts_own_switching_off_counts_too(con: sqlite3.Connection) -> None:
+    save(con)
+    save(con, auto_topup_enabled=False)
+    told = process_setup_intent_succeeded(con, setup_intent=setup_intent(created=1_700_000_000))
+    assert (told["reason"], told["auto_topup_enabled"]) == ("switched_off_since", False)
 
 
 class _Card:

@@ -90,6 +90,7 @@ class CheckoutFacts(Discreet):
     livemode: bool | None
     client_reference_id: str | None
     metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
+    created_at_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,6 +103,7 @@ class SetupFacts(Discreet):
     payment_method_id: str | None
     livemode: bool | None
     metadata: Mapping[str, str] = field(repr=False, default_factory=dict)
+    created_at_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -201,6 +203,7 @@ def checkout_facts(source: object) -> CheckoutFacts:
         livemode=flag(source, "livemode"),
         client_reference_id=text(source, "client_reference_id"),
         metadata=texts(source, "metadata"),
+        created_at_s=whole(source, "created"),
     )
 
 
@@ -213,6 +216,7 @@ def setup_facts(source: object) -> SetupFacts:
         payment_method_id=_payment_method(source),
         livemode=flag(source, "livemode"),
         metadata=texts(source, "metadata"),
+        created_at_s=whole(source, "created"),
     )
 
 

@@ -160,7 +160,7 @@ def resolve(run: Run, gateway: PaymentGateway, located: topups.Located, now_s: i
     Raises the `PaymentError` tree when the provider can't be asked.
     """
     practice_id = located.practice_id
-    event, unwanted = run(lambda space: _look_again(space, practice_id, located.event))
+    event, unwanted = run(lambda space: look_again(space, practice_id, located.event))
     if event is None:
         return True
     age_s = now_s - event.recorded_at_s
@@ -206,10 +206,10 @@ def _first_time(
     return report.event.status not in IN_FLIGHT
 
 
-def _look_again(
+def look_again(
     space: Workspace, practice_id: str, claimed: CreditEvent
 ) -> tuple[CreditEvent | None, str]:
-    """Read the attempt again (none if it has an outcome), and why it may not be sent again.
+    """Read the attempt again (none if it has an outcome), and say why it may not be sent again.
 
     Another card saved since is no reason: the first request named the old one.
     """

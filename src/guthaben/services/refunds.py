@@ -47,6 +47,12 @@ _STATUS: Final = {
     "failed": refunds.FAILED,
     "canceled": refunds.CANCELED,
 }
+_BEFORE: Final = {
+    refunds.SUCCEEDED: frozenset({refunds.SENT}),
+    refunds.CANCELED: frozenset({refunds.SENT}),
+    refunds.FAILED: frozenset({refunds.SENT, refunds.SUCCEEDED}),
+}
+"""What the provider may say of a refund that it has accepted; a bank may return one that was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,8 @@ class Refunds:
             return
 
         def work(space: Workspace) -> None:
-            _move(space, row, status, receipt.status or "", receipt.refund_id)
-            if status in (refunds.FAILED, refunds.CANCELED):
+            moved = _move(space, row, status, receipt.status or "", receipt.refund_id)
+            if moved and status in (refunds.FAILED, refunds.CANCELED):
                 _alarm(space, "refund_failed", row)
 
         self._store.run(work)
@@ -206,6 +212,8 @@ class Refunds:
         self._store.run(lambda space: _move(space, row, status, reason))
 
     def _end(self, row: RefundRow, status: str, reason: str) -> None:
+        """End a request of which the provider knows nothing; what it has told meanwhile stands."""
+
         def work(space: Workspace) -> None:
             if _move(space, row, status, reason) and row.attempts:
                 _alarm(space, "refund_failed", row)
@@ -254,10 +262,13 @@ def _find(cursor: Cursor, ref: str) -> tuple[str, str] | None:
 def _move(
     space: Workspace, row: RefundRow, status: str, reason: str, provider_refund_id: str = ""
 ) -> bool:
-    open_ends = refunds.WAITING | {refunds.SENT, refunds.SUCCEEDED}
+    """Move a request forward only: a late answer undoes nothing that was told before it."""
+    before = refunds.WAITING
+    if provider_refund_id:
+        before |= _BEFORE.get(status, frozenset())
     ends = 0 if status in (*refunds.WAITING, refunds.SENT) else space.now_s
     return refunds.move(
-        space.cursor, row.refund_id, status, from_statuses=open_ends,
+        space.cursor, row.refund_id, status, from_statuses=before,
         provider_refund_id=provider_refund_id, reason=reason, ended_at_s=ends,
     )  # fmt: skip
 

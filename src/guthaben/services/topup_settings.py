@@ -145,7 +145,7 @@ def change_settings(space: Workspace, practice_id: str, change: AutoTopupChange)
     )
     mode = space.practice(practice_id).mode
     settings.save_settings(space.cursor, practice_no, mode, row, space.now_s)
-    action = "auto_topup_on" if change.enabled else "auto_topup_off"
+    action = "auto_topup_on" if change.enabled else settings.SWITCHED_OFF
     detail = f"amount {row.amount_rappen}, cap {row.cap_rappen}, trigger {row.trigger_percent} %"
     settings.audit(space.cursor, practice_no, action, change.actor, detail, space.now_s)
     attempt_notices.consent_changed(space, practice_id, row)

@@ -6,11 +6,14 @@ Consents are only added or revoked, never changed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from guthaben.domain.auto_topup import COOLDOWN_S, PAUSE
 from guthaben.store import attempts
 from guthaben.store.session import Cursor
+
+SWITCHED_OFF: Final = "auto_topup_off"
+"""The action of the audit that says that somebody switched the automatic top-up off."""
 
 
 class TopupSettingsRow(NamedTuple):
@@ -152,6 +155,16 @@ def audit(
         " WHERE practice_no = ?), ?, ?, ?, ?)",
         (practice_no, practice_no, action, actor, detail, now_s),
     )
+
+
+def last_audit_s(cursor: Cursor, practice_no: int, action: str) -> int | None:
+    """Tell when something was last written down of a practice; None where it never was."""
+    row = cursor.execute(
+        "SELECT at_s FROM credit_settings_audit WHERE practice_no = ? AND action = ?"
+        " ORDER BY audit_no DESC LIMIT 1",
+        (practice_no, action),
+    ).fetchone()
+    return int(row[0]) if row else None
 
 
 def raise_alarm(cursor: Cursor, code: str, subject: str, now_s: int, practice_no: int = 0) -> None:

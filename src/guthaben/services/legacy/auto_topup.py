@@ -2,7 +2,8 @@
 
 Law: the stored checks come first, then the switches, then the charge. Inside a caller's open
 transaction nothing is ever charged, because its attempt could not be committed before. A lost
-answer is asked for again with the same key, never by a new attempt.
+answer is asked for again with the same key, never by a new attempt; what its customer or an
+operator has stopped since is looked up at the provider, never sent again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 
 from guthaben import config
 from guthaben.domain.auto_topup import Reason
-from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, UNKNOWN, CreditEvent
+from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, SUCCEEDED, UNKNOWN, CreditEvent
+from guthaben.errors import PaymentError
 from guthaben.payments.stripe_gateway import StripeGateway
 from guthaben.services.auto_topup import (
     RETRY_SAME_KEY_S,
@@ -22,9 +24,11 @@ from guthaben.services.auto_topup import (
     claim,
     decision,
 )
+from guthaben.services.janitor import look_again, resolve
 from guthaben.services.legacy.settings import load
 from guthaben.services.legacy.store import Books
 from guthaben.store.legacy import rows as legacy_rows
+from guthaben.store.topups import Located
 from guthaben.store.workspace import Workspace
 
 log = logging.getLogger("guthaben.legacy")
@@ -103,9 +107,7 @@ def run_for_practice(
         return Run(OPEN_TRANSACTION)
     gateway = StripeGateway(key, api_base=config.stripe_api_base())
     if seen.unanswered is not None:
-        return _reported(
-            charge_claimed(books.run, gateway, practice_id, seen.unanswered, is_retry=True)
-        )
+        return _unanswered(books, gateway, practice_id, seen.unanswered)
     outcome = claim(books.run, practice_id, license=license, is_low=True)
     if not outcome.applied or outcome.event is None:
         return Run(outcome.reason)
@@ -122,6 +124,29 @@ def _look(space: Workspace, practice_id: str, is_below: Callable[[int], bool]) -
     event = legacy_rows.unanswered(space.cursor, number, AUTO_TOPUP_PURCHASE, UNKNOWN)
     fresh = event is not None and space.now_s - event.recorded_at_s <= RETRY_SAME_KEY_S
     return _Seen(decided, event if fresh else None)
+
+
+def _unanswered(books: Books, gateway: StripeGateway, practice_id: str, event: CreditEvent) -> Run:
+    """Find out what became of an attempt: by its own request, or by looking where it is unwanted.
+
+    Asked in a transaction right before anything leaves: what was changed since the claim counts.
+    """
+    still, unwanted = books.run(lambda space: look_again(space, practice_id, event))
+    if still is not None and not unwanted:
+        return _reported(charge_claimed(books.run, gateway, practice_id, still, is_retry=True))
+    if still is not None:
+        _look_up(books, gateway, practice_id, still)
+    after = books.look(lambda space: space.event(practice_id, event.event_no)) or event
+    return _reported(ChargeReport(after.status == SUCCEEDED, False, False, after.reason, after))
+
+
+def _look_up(books: Books, gateway: StripeGateway, practice_id: str, event: CreditEvent) -> None:
+    practice_no = books.look(lambda space: space.practice(practice_id).practice_no)
+    attempt = Located(practice_no, practice_id, event)
+    try:
+        resolve(books.run, gateway, attempt, books.clock_ms() // 1000)
+    except PaymentError as error:
+        log.warning("an attempt could not be looked up: %s", error.code)
 
 
 def _reported(report: ChargeReport) -> Run:

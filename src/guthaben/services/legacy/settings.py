@@ -2,7 +2,7 @@
 
 Law: the host's own save and the finished set-up record the customer's consent; the customer's own
 switch must name the text and the amounts, or rest on a consent that still covers them. One set-up
-counts once: told again, it switches nothing on that was switched off since.
+counts once: told again, or told late, it switches nothing on that was switched off since it began.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class _Told(NamedTuple):
     payment_method_id: str | None
     complete: bool
     livemode: bool | None
+    began_at_s: int | None
 
 
 def load(space: Workspace, practice_id: str) -> TopupSettingsRow:
@@ -128,7 +129,8 @@ def save(space: Workspace, practice_id: str, given: TopupSettingsRow) -> None:
     row = given._replace(
         trigger_below_nano_usd=before.trigger_below_nano_usd, cooldown_s=before.cooldown_s
     )
-    _store(space, practice_id, row, "saved", HOST)
+    is_off = before.enabled and not row.enabled
+    _store(space, practice_id, row, settings.SWITCHED_OFF if is_off else "saved", HOST)
     if row.enabled:
         _agree(space, practice_id, row, HOST)
 
@@ -138,8 +140,8 @@ def change(space: Workspace, practice_id: str, asked: Change) -> Changed:
     row = load(space, practice_id)
     if not asked.enabled:
         off = row._replace(enabled=False)
-        if row.enabled:
-            _store(space, practice_id, off, "auto_topup_off", asked.actor)
+        # Also where it is off already: a set-up that is still to be told must hear of it.
+        _store(space, practice_id, off, settings.SWITCHED_OFF, asked.actor)
         return Changed("", off)
     if not (row.customer_id and row.payment_method_id):
         return Changed("AUTO_TOPUP_NO_PAYMENT_METHOD", row)
@@ -206,6 +208,7 @@ def checkout_set_up(space: Workspace, session: object, expected: Mode) -> SetUp:
         facts.setup_payment_method_id,
         facts.status in (None, "complete"),
         facts.livemode,
+        facts.created_at_s,
     )
     return _set_up(space, dict(facts.metadata), told, expected)
 
@@ -222,6 +225,7 @@ def intent_set_up(space: Workspace, setup_intent: object, expected: Mode) -> Set
         facts.payment_method_id,
         facts.status in (None, "succeeded"),
         facts.livemode,
+        facts.created_at_s,
     )
     return _set_up(space, dict(facts.metadata), told, expected)
 
@@ -244,7 +248,12 @@ def _set_up(space: Workspace, metadata: dict[str, str], told: _Told, expected: M
     practice_no = space.practice_no(practice_id)
     if legacy_rows.has_consent(space.cursor, practice_no, SETUP, told.reference):
         return SetUp(True, "duplicate", practice_id, row.enabled, True)
+    if _tells_nothing_new(row, told):
+        return SetUp(True, "card_awaited", practice_id, row.enabled)
     merged = _merged(row, told)
+    if _is_off_since(space, practice_no, row, told):
+        _store(space, practice_id, merged, "card_saved", SETUP)
+        return SetUp(True, "switched_off_since", practice_id)
     if not (merged.customer_id and merged.payment_method_id):
         _store(space, practice_id, merged._replace(enabled=False), "setup_incomplete", SETUP)
         return SetUp(True, "AUTO_TOPUP_SETUP_INCOMPLETE", practice_id)
@@ -252,6 +261,32 @@ def _set_up(space: Workspace, metadata: dict[str, str], told: _Told, expected: M
     _store(space, practice_id, merged, "setup_complete", SETUP)
     _agree(space, practice_id, merged, SETUP, SETUP, actor=told.reference)
     return SetUp(True, "", practice_id, True)
+
+
+def _tells_nothing_new(row: TopupSettingsRow, told: _Told) -> bool:
+    """Tell whether this is a page that names no card, where its customer has one.
+
+    The set-up of that page names the new card: counted now, it would be taken for told again.
+    """
+    has_card = bool(row.customer_id and row.payment_method_id)
+    same = told.customer_id in (None, row.customer_id)
+    return told.payment_method_id is None and has_card and same
+
+
+def _is_off_since(space: Workspace, practice_no: int, row: TopupSettingsRow, told: _Told) -> bool:
+    """Tell whether the top-up was switched off after this set-up began, and is off still.
+
+    A set-up that doesn't say when it began is taken for that of the last page that named none.
+    """
+    if row.enabled:
+        return False
+    off_at_s = settings.last_audit_s(space.cursor, practice_no, settings.SWITCHED_OFF)
+    if off_at_s is None:
+        return False
+    if told.began_at_s is not None:
+        return off_at_s >= told.began_at_s
+    last_page = legacy_rows.last_consent_by(space.cursor, practice_no, SETUP)
+    return last_page.startswith("cs_")
 
 
 def _merged(row: TopupSettingsRow, told: _Told) -> TopupSettingsRow:

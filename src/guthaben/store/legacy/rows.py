@@ -223,6 +223,16 @@ def has_consent(cursor: Cursor, practice_no: int, source: str, actor: str) -> bo
     return row is not None
 
 
+def last_consent_by(cursor: Cursor, practice_no: int, source: str) -> str:
+    """Tell who gave the newest consent of this source, revoked or not; empty where none is."""
+    row = cursor.execute(
+        "SELECT actor FROM credit_consent WHERE practice_no = ? AND source = ?"
+        " ORDER BY consent_no DESC LIMIT 1",
+        (practice_no, source),
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
 # ---------------------------------------------------------------- the host's licences
 
 
