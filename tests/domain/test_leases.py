@@ -9,6 +9,7 @@ from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.calls import MAX_LIFETIME_MS, Call, Origin, Overage, Status
 from guthaben.domain.commands import (
     Command,
+    Expire,
     GrantCredit,
     LeaseAsk,
     LeaseCommit,
@@ -19,6 +20,7 @@ from guthaben.domain.commands import (
     Reserve,
     SetLicense,
     SetPolicy,
+    Settle,
     Step,
     StepKind,
     body_hash,
@@ -299,3 +301,41 @@ def test_which_key_of_a_tenant_asks_is_no_part_of_what_is_asked() -> None:
     assert body_hash(event) == body_hash(event._replace(origin=two))
     own = Reserve("k", 1, origin=one)
     assert body_hash(own) != body_hash(own._replace(origin=two))
+
+
+# ---------------------------------------------------------------- settled by our own API
+
+
+def settled(bank: Bank, cost: int) -> Outcome:
+    return bank.do(Settle(1, cost), call=bank.calls[1])
+
+
+@pytest.mark.parametrize("policy", [REJECT, IF_AVAILABLE, OVERDRAFT])
+@pytest.mark.parametrize("cost", [0, 600, 601, 1_000, 1_300])
+def test_a_settle_treats_a_lease_as_its_commit_does(policy: int, cost: int) -> None:
+    ours, theirs = Bank(limit=500), Bank(limit=500)
+    for bank in (ours, theirs):
+        assert bank.lease(600, policy).ok
+    told, expected = settled(ours, cost), theirs.commit(cost)
+    assert (told.ok, told.reason) == (expected.ok, expected.reason)
+    assert ours.calls == theirs.calls
+    assert ours.moves == theirs.moves
+    assert ours.practice == theirs.practice
+
+
+@pytest.mark.parametrize(
+    ("policy", "cost", "reason"),
+    [(REJECT, 600, ""), (REJECT, 601, "above_estimate"), (IF_AVAILABLE, 1_300, ""),
+     (OVERDRAFT, 1_300, "")],
+)  # fmt: skip
+def test_a_late_settle_of_a_lease_obeys_its_policy(policy: int, cost: int, reason: str) -> None:
+    bank = Bank(limit=1_500)
+    bank.lease(600, policy)
+    bank.now_ms += 2_000
+    assert bank.do(Expire(1), call=bank.calls[1]).ok
+    told = settled(bank, cost)
+    assert (told.ok, told.reason) == (not reason, reason)
+    debt, uncovered = bank.practice.debt_nano_usd, bank.calls[1].uncovered_nano_usd
+    assert debt == (300 if policy == OVERDRAFT else 0)
+    assert uncovered == (300 if policy == IF_AVAILABLE else 0)
+    assert bank.practice.over_limit == (policy == IF_AVAILABLE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from guthaben.errors import (
@@ -13,6 +15,7 @@ from guthaben.errors import (
     PaymentUnavailable,
     Refused,
 )
+from guthaben.payments.facts import RefundReceipt
 from guthaben.services.refunds import Refund, Refunds, Wish
 from tests.services.house import (
     CHF_30,
@@ -288,6 +291,44 @@ def test_a_refund_that_fails_later_gives_the_credit_back(bought: House, first: s
     assert (row(bought)["status"], bought.credit()) == ("failed", TEN_USD)
     assert "refund_failed" in bought.alarms()
     assert give(bought, 1_000, "again").status == "succeeded"
+
+
+@pytest.mark.parametrize("late", ["pending", "requires_action", PaymentOutcomeUnknown("lost")])
+def test_a_late_first_answer_undoes_nothing_that_was_told(
+    bought: House, late: str | Exception
+) -> None:
+    """The refund is made and told of while the answer to the first request is on its way."""
+    real = bought.gateway.refund
+
+    def slow(*args: object) -> object:
+        receipt = real(*args)  # type: ignore[arg-type]
+        assert tell(bought) == "done:netted"
+        assert row(bought)["status"] == "succeeded"
+        if isinstance(late, Exception):
+            raise late
+        return replace(receipt, status=late)
+
+    bought.gateway.refund = slow  # type: ignore[method-assign, assignment]
+    given = give(bought, 1_000)
+    assert (given.status, bought.credit()) == ("succeeded", left(1_000))
+    assert desk(bought).resolve_waiting() == 0
+
+
+def test_a_look_up_that_finds_nothing_undoes_nothing_that_was_told(bought: House) -> None:
+    bought.gateway.refund_lost = True
+    give(bought, 1_000)
+    bought.clock.wait(12 * HOUR_S + 1)
+    real = bought.gateway.payment_refunds
+
+    def slow(payment_id: str) -> list[RefundReceipt]:
+        bought.gateway.payment_refunds = real  # type: ignore[method-assign]
+        assert tell(bought) == "done:netted"
+        return []  # what was read before the refund arrived
+
+    bought.gateway.payment_refunds = slow  # type: ignore[method-assign]
+    desk(bought).resolve_waiting()
+    assert (row(bought)["status"], bought.credit()) == ("succeeded", left(1_000))
+    assert "refund_failed" not in bought.alarms()
 
 
 def test_who_and_why_can_be_erased(bought: House) -> None:

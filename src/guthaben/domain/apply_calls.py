@@ -25,6 +25,7 @@ from guthaben.domain.calls import (
     SETTLED_LATE,
     Call,
     Operation,
+    Overage,
     Usage,
 )
 from guthaben.domain.commands import (
@@ -38,13 +39,14 @@ from guthaben.domain.commands import (
     body_hash,
 )
 from guthaben.domain.draft import USED, Draft, Refusal
-from guthaben.domain.grants import take
+from guthaben.domain.grants import Grant, take
 from guthaben.domain.journal import Code, Transfer
 from guthaben.domain.leases import cover, denial
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.practice import ACTIVE, CLOSED, FROZEN, Practice, current_period
 
 _RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
+_REJECT = int(Overage.REJECT)
 SETTLE, _LATE, _USED = int(Code.SETTLE), int(Code.LATE), int(Code.USAGE)
 
 
@@ -190,11 +192,11 @@ def end_call(
     draft.call_no = call.call_no
     code = _CODE_OF_END[ended_by]
     first_seq = draft.next_seq if cost else 0
-    missing = draft.unpin(call.slices, cost, code)
+    missing, uncovered = draft.unpin(call.slices, cost, code), 0
     if cost:
         allowance = draft.allowance_of_call(call)
         if missing:
-            draft.charge(allowance, missing, code)
+            uncovered = _charge_more(draft, call, allowance, missing, code)
         draft.note_use(allowance, cost)
     corrigible = cost > 0 and ended_by != BY_CALLER
     ended = call._replace(
@@ -205,19 +207,32 @@ def end_call(
         ended_at_s=now_s,
         first_seq=first_seq,
         usage=call.usage if usage is None else usage,
+        uncovered_nano_usd=uncovered,
     )
     return CallResult(draft.finish(), ended, draft.transfers, Outcome(True, call=ended))
+
+
+def _charge_more(draft: Draft, call: Call, allowance: Grant | None, amount: int, code: int) -> int:
+    """Charge what no reservation covers; tell what of it a lease leaves to the operator."""
+    if not call.overage_policy:
+        draft.charge(allowance, amount, code)
+        return 0
+    if call.overage_policy == _REJECT and code == SETTLE:
+        raise Refusal("above_estimate")
+    return cover(draft, allowance, amount, call.overage_policy, code)
 
 
 def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s: int) -> CallResult:
     """Book the difference between the real cost and what the end of the call charged."""
     draft = Draft(practice, now_s)
     draft.call_no = call.call_no
-    difference = cost - call.cost_nano_usd
+    difference, uncovered = cost - call.cost_nano_usd, call.uncovered_nano_usd
+    if call.overage_policy == _REJECT and cost > call.reserved_nano_usd:
+        raise Refusal("above_estimate")
     first_seq = call.first_seq or (draft.next_seq if difference > 0 else 0)
     allowance = draft.allowance_of_call(call)
     if difference > 0:
-        draft.charge(allowance, difference, _LATE)
+        uncovered = _charge_more(draft, call, allowance, difference, _LATE)
     elif difference < 0:
         _give_back(draft, call, -difference)
     draft.note_use(allowance, difference)
@@ -229,6 +244,7 @@ def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s:
         ended_at_s=now_s,
         first_seq=first_seq,
         usage=usage,
+        uncovered_nano_usd=uncovered,
     )
     return CallResult(draft.finish(), late, draft.transfers, Outcome(True, call=late))
 

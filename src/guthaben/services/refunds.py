@@ -52,7 +52,7 @@ _BEFORE: Final = {
     refunds.CANCELED: frozenset({refunds.SENT}),
     refunds.FAILED: frozenset({refunds.SENT, refunds.SUCCEEDED}),
 }
-"""What the provider may say of a refund that it has accepted; a bank may return one that was made."""
+"""Where a refund that was accepted may stand before; a bank may send back one that was made."""
 
 
 @dataclass(frozen=True, slots=True)
