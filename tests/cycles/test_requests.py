@@ -460,3 +460,31 @@ async def test_caps_of_agents_and_keys_hold_for_leases(server: Server, subject: 
     commit = {"idempotency_key": "c", "actual": usd(100)}
     await client.post(f"/v1/reservations/{name}/commit", json=commit)
     assert (await client.post("/v1/reservations", json=planned("b", 900))).status_code == 200
+
+
+@pytest.mark.parametrize("subject", ["device:bot", "key:*"])
+async def test_a_question_hears_of_the_caps_as_a_reservation_does(
+    server: Server, subject: str
+) -> None:
+    server.fund(10_000)
+    server.services.caps.set(TENANT, Cap(subject, day_nano_usd=10_000))
+    client = server.client()
+    await client.post("/v1/reservations", json=planned("a", 900))
+    for number, (amount, decision) in enumerate([(100, "ALLOW"), (101, "DENY")]):
+        decided = await client.post("/v1/decide", json=planned(f"d{number}", amount))
+        dry = planned(f"t{number}", amount, dry_run=True)
+        tried = await client.post("/v1/reservations", json=dry)
+        for answer in (decided.json(), tried.json()):
+            assert answer["decision"] == decision
+            assert answer.get("reason_code") == (None if decision == "ALLOW" else "BUDGET_EXCEEDED")
+    server.services.caps.remove(TENANT, subject)  # what was answered is repeated
+    again = await client.post("/v1/decide", json=planned("d1", 101))
+    assert again.json()["decision"] == "DENY"
+
+
+async def test_a_question_is_repeated_with_a_newer_key(server: Server) -> None:
+    server.fund(10_000)
+    first, newer = server.client(), server.client()
+    asked = await first.post("/v1/decide", json=planned("d", 100))
+    again = await newer.post("/v1/decide", json=planned("d", 100))
+    assert (again.status_code, again.json()) == (200, asked.json())

@@ -292,15 +292,15 @@ def test_questions_are_remembered_and_hold_nothing() -> None:
     assert bank.do(LeaseAsk("q", 5, -1)).reason == "invalid_amount"
 
 
-def test_which_key_of_a_tenant_asks_is_no_part_of_what_is_asked() -> None:
+@pytest.mark.parametrize("policy", [int(Overage.ENGINE), REJECT])
+@pytest.mark.parametrize("kind", [Reserve, RecordUsage])
+def test_which_key_of_a_practice_asks_is_no_part_of_what_is_asked(
+    kind: type[Reserve] | type[RecordUsage], policy: int
+) -> None:
     one, two = (Origin(api_key_id=name, device_id="d") for name in "ab")
-    lease = Reserve("k", 1, overage_policy=REJECT, origin=one)
-    assert body_hash(lease) == body_hash(lease._replace(origin=two))
-    assert body_hash(lease) != body_hash(lease._replace(origin=Origin()))
-    event = RecordUsage("k", 1, overage_policy=REJECT, origin=one)
-    assert body_hash(event) == body_hash(event._replace(origin=two))
-    own = Reserve("k", 1, origin=one)
-    assert body_hash(own) != body_hash(own._replace(origin=two))
+    asked = kind("k", 1, overage_policy=policy, origin=one)
+    assert body_hash(asked) == body_hash(asked._replace(origin=two))
+    assert body_hash(asked) != body_hash(asked._replace(origin=Origin()))
 
 
 # ---------------------------------------------------------------- settled by our own API

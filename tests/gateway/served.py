@@ -119,13 +119,15 @@ class Served:
 
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    payments: dict[str, Any] = field(default_factory=dict)
+    """How the services open a payment provider; empty: there is none."""
 
     def __post_init__(self) -> None:
         self.provider = Provider()
         self.upstream = Running(create_ai_app(self.provider))
         self.database = self.folder / "gateway.db"
         copy_priced(self.database)
-        self.services = Services.open(f"sqlite:///{self.database}")
+        self.services = Services.open(f"sqlite:///{self.database}", **self.payments)
         self.credit = self.services.guthaben
         self.gateway = Running(create_app(self.services, self._settings()))
         self.http = httpx.Client(base_url=f"{self.gateway.url}/openai/v1", trust_env=False)

@@ -563,6 +563,35 @@ def test_what_contradicts_our_record_is_held(
     quarantined(sold, sold.tell(UPDATED, about), reason)
 
 
+@pytest.mark.parametrize("theirs", [{"installation": "bern"}, {}])
+def test_what_another_installation_sells_is_left_to_it(
+    change: Change, sold: House, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str]
+) -> None:
+    """Its plans and practices are called like ours, and its orders have numbers of their own."""
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", "zurich")
+    named = {"practice_id": PRACTICE, "aza_purpose": "license", **theirs}
+    assert change(metadata=named) == "ignored:not_ours"
+    assert change(metadata={**named, "license_order_id": "lo_theirs"}) == "ignored:not_ours"
+    assert allowance(sold) == 0
+    assert sold.alarms() == []
+    ours = {**named, "installation": "zurich"}
+    assert change(metadata=ours) == "done:told"
+    assert allowance(sold) == 20
+
+
+def test_an_order_bears_the_mark_of_its_installation(
+    desk: Licences, sold: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.start_checkout(PRACTICE, "basic", **URLS)
+    unmarked = sold.gateway.asked[-1].argument
+    assert "installation" not in unmarked.metadata
+    monkeypatch.setenv("GUTHABEN_INSTALLATION", "zurich")
+    desk.start_checkout(PRACTICE, "basic", **URLS)
+    assert sold.gateway.asked[-1].argument.metadata["installation"] == "zurich"
+    # Begun before the installation had a name: our own record says whose it is.
+    assert bought(sold, unmarked) == "done:told"
+
+
 def test_a_second_subscription_for_one_purchase_is_held(desk: Licences, sold: House) -> None:
     desk.start_checkout(PRACTICE, "basic", **URLS)
     order = sold.gateway.asked[-1].argument

@@ -282,6 +282,17 @@ def test_a_saved_card_page_saves_the_card_and_pays_nothing(house: House) -> None
     assert house.tell(COMPLETED, bare) == "ignored:no_setup"
 
 
+@pytest.mark.parametrize("name", ["", "p" * 201, "prac\n7", "prac\u202e7"])
+def test_a_card_for_what_can_be_no_practice_is_not_ours(house: House, name: str) -> None:
+    about = {
+        "id": "seti_9", "object": "setup_intent", "status": "succeeded", "customer": "cus_9",
+        "payment_method": "pm_9",
+        "metadata": {"aza_purpose": "ai_topup_setup", "practice_id": name},
+    }  # fmt: skip
+    assert house.tell("setup_intent.succeeded", about) == "ignored:not_ours"
+    assert house.rows("SELECT * FROM credit_provider_customer WHERE customer_id = 'cus_9'") == []
+
+
 def test_a_card_saved_by_another_installation_is_left_to_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,27 @@ async def test_the_key_makes_it_once(web: Web) -> None:
     assert again.json() == {**first.json(), "replayed": True, "applied": False}
     other = await reserve(client, "2")
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize("path", ["/v1/reservations", "/v1/usage"])
+async def test_a_lost_answer_is_asked_for_again_with_a_newer_api_key(web: Web, path: str) -> None:
+    """The key was exchanged for a newer one in between: the same call, made once."""
+    web.give()
+    amount = "amount_usd" if path == "/v1/reservations" else "cost_usd"
+    body = {amount: "1", "key": "k", "device_id": "d1"}
+    first = await web.client().post(path, json=body)
+    again = await web.client().post(path, json=body)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert (again.json()["id"], again.json()["replayed"]) == (first.json()["id"], True)
+    other = await web.client().post(path, json={**body, "device_id": "d2"})
+    assert other.json()["code"] == "idempotency_conflict"
+
+
+async def test_the_key_makes_it_once_and_holds_once(web: Web) -> None:
+    web.give()
+    client = web.client()
+    for _ in range(2):
+        await reserve(client)
     assert await available(client) == ("9.00", "1.00")
 
 

@@ -116,6 +116,8 @@ class LeaseAsk(NamedTuple):
     amount_nano_usd: int
     told: str = ""
     """Canonical JSON of everything else that was asked, so that another question is noticed."""
+    origin: Origin = NO_ORIGIN
+    """Whose caps count; no part of the question's identity."""
 
 
 class Expire(NamedTuple):
@@ -317,10 +319,10 @@ def body_hash(command: KeyedCommand) -> int:
     """Hash a command without key and clock to a signed 64-bit integer.
 
     Trailing fields that hold their default are left out, so that a field added at the end later
-    does not change the hash of what was stored before. A lease may be asked for again with a newer
-    API key, so which one asked is no part of it.
+    does not change the hash of what was stored before. Who asks is no part of it: a lost answer is
+    asked for again, though the API key was exchanged for a newer one in between.
     """
-    if isinstance(command, Reserve | RecordUsage) and command.overage_policy:
+    if isinstance(command, Reserve | RecordUsage | LeaseAsk) and command.origin.api_key_id:
         command = command._replace(origin=command.origin._replace(api_key_id=""))
     body = tuple(command)
     end = len(body)

@@ -88,7 +88,7 @@ class AsyncGuthaben:
             amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
         key = priced.new_key() if key is None else key
         command = requests.reserve_command(amount_nano_usd, key, rest)
-        outcome = await self._reserve(checks.practice_id_of(practice_id), command)
+        outcome = await self.execute_or_wait(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed, by=by)
 
@@ -104,15 +104,17 @@ class AsyncGuthaben:
             return known
         return await asyncio.to_thread(self.core.tariffs.find, practice_id, plan)
 
-    async def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
+    async def execute_or_wait(self, practice_id: str, command: Reserve) -> Outcome:
+        """Reserve; where credit lacks, wait as long as agreed for a charge under way, try again."""
         try:
             return await self.execute(practice_id, command)
         except InsufficientCredit:
-            if not await self._credit_came(practice_id):
+            if not await self.credit_came(practice_id):
                 raise
         return await self.execute(practice_id, command)
 
-    async def _credit_came(self, practice_id: str) -> bool:
+    async def credit_came(self, practice_id: str) -> bool:
+        """Wait for the charge under way, but not longer than agreed; tell whether credit came."""
         charge = self.core.charge_to_await(practice_id)
         if charge is None:
             return False

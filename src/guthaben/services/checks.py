@@ -113,6 +113,11 @@ def practice_id_of(value: str) -> str:
     return checked_text("practice_id", value, MAX_ID, empty=False)
 
 
+def is_practice_id(value: str) -> bool:
+    """Tell whether a practice may be called so."""
+    return _is_text(value) and 1 <= len(value) <= MAX_ID and value.isprintable()
+
+
 def key_of(value: str) -> str:
     """Check an idempotency key: 1 to 255 printable characters."""
     return checked_text("key", value, MAX_KEY, empty=False)

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from guthaben.domain.licences import Item, Plans
+from guthaben.payments.gateway import METADATA_INSTALLATION
 from guthaben.payments.subscriptions import SubscriptionFacts
+from guthaben.services.installation import made_elsewhere
 from guthaben.services.netting import Verdict
 from guthaben.services.notices import OPERATOR, Fact, Notice, tell
 from guthaben.store import licences as rows
@@ -47,13 +49,15 @@ def named(metadata: Mapping[str, str], reference: str | None = None) -> Told:
 
 def owner_of(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[str, str]:
     """Say whose a subscription is that we never heard of, or why that is in doubt."""
+    customer_id = facts.customer_id
+    customers = rows.owners_of_customer(space.cursor, customer_id) if customer_id else set()
+    if made_elsewhere(facts.metadata) and not _is_ours_all_the_same(space, facts, told, customers):
+        return "", ""  # another installation's: its plans and practices may be called like ours
     if told.order_ids:
         return _ordered(space, facts, told)
     plan_is_ours = plans_of(space).knows(items_of(facts))
     if not (plan_is_ours or _says_ours(facts)):
         return "", ""  # another product on the same account, whomever it names
-    customer_id = facts.customer_id
-    customers = rows.owners_of_customer(space.cursor, customer_id) if customer_id else set()
     if len(told.practice_ids) > 1:
         return "", "practice_mismatch"
     if told.practice_ids:
@@ -66,6 +70,18 @@ def owner_of(space: Workspace, facts: SubscriptionFacts, told: Told) -> tuple[st
     if len(customers) == 1:
         return customers.pop(), ""
     return "", "no_practice"
+
+
+def _is_ours_all_the_same(
+    space: Workspace, facts: SubscriptionFacts, told: Told, customers: set[str]
+) -> bool:
+    """Tell whether we have a record of it, or whoever sold it without a mark sold to our customer.
+
+    A purchase that was begun before this installation had a name bears no mark.
+    """
+    if any(plan_rows.load_order(space.cursor, order_id) for order_id in told.order_ids):
+        return True
+    return not facts.metadata.get(METADATA_INSTALLATION) and bool(customers)
 
 
 def _says_ours(facts: SubscriptionFacts) -> bool:

@@ -28,6 +28,7 @@ from guthaben.payments.ids import mask_stripe_reference, normalize_stripe_id
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of
 from guthaben.services.core import Core
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.installation import made_here
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.licence_owner import METADATA_ORDER_ID, ORDER_PREFIX, PURPOSE_LICENSE
 from guthaben.services.licence_state import standings
@@ -146,6 +147,7 @@ class Licences:
             customer_email=customer_email,
             client_reference_id=order_id,
             metadata={
+                **made_here(),
                 "aza_purpose": PURPOSE_LICENSE,
                 "practice_id": practice_id,
                 METADATA_ORDER_ID: order_id,

@@ -38,6 +38,7 @@ from guthaben.payments.gateway import PaymentGateway
 from guthaben.payments.webhook import WebhookEvent, authentic, not_for_us
 from guthaben.services import telling
 from guthaben.services.applying import DONE, apply_told, not_paid, save_card
+from guthaben.services.checks import is_practice_id
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.installation import made_elsewhere
 from guthaben.services.licence_news import LICENCE_EVENTS, LicenceNews
@@ -238,7 +239,7 @@ class Inbox:
 
     def _setup(self, facts: SetupFacts) -> Verdict:
         practice_id = facts.metadata.get("practice_id", "")
-        if facts.metadata.get("aza_purpose") != PURPOSE_SETUP or not practice_id:
+        if facts.metadata.get("aza_purpose") != PURPOSE_SETUP or not is_practice_id(practice_id):
             return "ignored", "not_ours"
         if made_elsewhere(facts.metadata):  # its practices may be called like ours
             return "ignored", "other_installation"

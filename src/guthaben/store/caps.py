@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from guthaben.domain.calls import Call
+from guthaben.domain.calls import Call, Origin
 from guthaben.domain.caps import Cap, Caps, capped, counted, left, windows
 from guthaben.domain.period import day_bounds, month_bounds
 from guthaben.domain.practice import Practice
@@ -111,16 +111,18 @@ class CapCounts:
             found = self._known[practice.practice_id] = load(self._cursor, practice.practice_no)
         return found
 
-    def refused(self, practice: Practice, call: Call) -> int | None:
+    def refused(
+        self, practice: Practice, origin: Origin, amount_nano_usd: int, now_ms: int
+    ) -> int | None:
         """Tell how much the caps leave if a new call is above them, None if it may be made."""
         caps = self._caps(practice)
         least: int | None = None
         if caps:
-            day, month = windows(practice.time_zone, call.created_at_ms)
-            for subject, cap in capped(caps, call.origin):
+            day, month = windows(practice.time_zone, now_ms)
+            for subject, cap in capped(caps, origin):
                 place = (practice.practice_no, subject)
                 rest = left(cap, self._used(*place, day), self._used(*place, month))
-                if rest is not None and rest < call.reserved_nano_usd:
+                if rest is not None and rest < amount_nano_usd:
                     least = rest if least is None else min(least, rest)
         return least
 

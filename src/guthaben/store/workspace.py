@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from guthaben.domain.apply import Applied, Subject, apply
 from guthaben.domain.apply_leases import LeaseSubject
-from guthaben.domain.auto_topup import AutoTopup, below_trigger
+from guthaben.domain.auto_topup import LACK_OF_CREDIT, AutoTopup, below_trigger
 from guthaben.domain.calls import RESERVED, Call, Operation
 from guthaben.domain.commands import (
     Adjust,
@@ -75,11 +75,15 @@ def new_topup_id() -> str:
 
 def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
     """Tell how much credit a refused call lacked; what is bought repays debt first."""
-    if outcome.reason != "insufficient_credit" or not isinstance(command, Reserve):
+    if outcome.ok or outcome.reason not in LACK_OF_CREDIT:
         return 0
-    if command.overage_policy:  # what remains for a lease is told less the debt already
-        return command.amount_nano_usd - outcome.available_nano_usd
-    return command.amount_nano_usd - outcome.available_nano_usd + practice.debt_nano_usd
+    if isinstance(command, Reserve):
+        missing = command.amount_nano_usd - outcome.available_nano_usd
+        # What remains for a lease is told less the debt already.
+        return max(1, missing if command.overage_policy else missing + practice.debt_nano_usd)
+    if isinstance(command, RecordUsage):
+        return max(1, command.cost_nano_usd - outcome.available_nano_usd)
+    return int(isinstance(command, LeaseCommit))
 
 
 class Workspace:
@@ -163,11 +167,30 @@ class Workspace:
         applied = apply(self._loaded.practices[practice_id], subject, command, self.now_ms)
         if subject is None and isinstance(applied.subject, Call) and type(command) is Reserve:
             # Nothing of it has been kept, so a refusal here changes nothing.
-            rest = self._caps.refused(self._loaded.practices[practice_id], applied.subject)
+            call = applied.subject
+            rest = self._caps.refused(
+                self._loaded.practices[practice_id], call.origin, call.reserved_nano_usd,
+                call.created_at_ms,
+            )  # fmt: skip
             if rest is not None:
                 return Outcome(False, "cap_exceeded", False, available_nano_usd=rest)
+        elif type(command) is LeaseAsk:
+            applied = applied._replace(outcome=self._within_caps(practice_id, command, applied))
         self._keep(practice_id, subject, command, applied, note)
         return applied.outcome
+
+    def _within_caps(self, practice_id: str, command: LeaseAsk, applied: Applied) -> Outcome:
+        """Let a question whether a lease may begin hear of the caps, as beginning it would."""
+        outcome = applied.outcome
+        if outcome.step is None or outcome.replayed or outcome.step.told:
+            return outcome
+        rest = self._caps.refused(
+            applied.practice, command.origin, command.amount_nano_usd, self.now_ms
+        )
+        if rest is None:
+            return outcome
+        told = outcome.step._replace(told="cap_exceeded")
+        return outcome._replace(available_nano_usd=rest, step=told)
 
     def _subject(self, practice_id: str, command: Command) -> Subject:
         practice = self.practice(practice_id)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guthaben.domain.calls import RESERVED, EndedBy
-from guthaben.domain.commands import Command, Extend, Outcome, Release
+from guthaben.domain.commands import Command, Extend, Outcome, Release, Reserve
 from guthaben.errors import CallFinished, GuthabenError, Refused
 from guthaben.services import checks, requests
 from guthaben.services.answers import CallView
@@ -135,7 +135,10 @@ class CallRoutes:
     async def _do(self, operation: str, caller: Caller, command: Command) -> Outcome:
         count = self._services.metrics.command
         try:
-            outcome = await self._credit.execute(caller.practice_id, command)
+            if isinstance(command, Reserve):
+                outcome = await self._credit.execute_or_wait(caller.practice_id, command)
+            else:
+                outcome = await self._credit.execute(caller.practice_id, command)
         except GuthabenError as error:
             count(operation, error.reason if isinstance(error, Refused) else error.code)
             raise

@@ -136,7 +136,8 @@ def subscribe(order: SubscriptionOrder) -> Page:
     """Make the page where a subscription begins; no switch of the top-ups matters for it."""
     if config.stripe_secret_key() is None:
         return Page(None, "STRIPE_NOT_CONFIGURED")
-    return Page(_gateway().create_subscription_checkout(order))
+    marked = replace(order, metadata={**made_here(), **order.metadata})
+    return Page(_gateway().create_subscription_checkout(marked))
 
 
 def answered(make: Callable[[], Page]) -> dict[str, Any]:

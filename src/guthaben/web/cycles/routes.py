@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
+from guthaben.domain.auto_topup import LACK_OF_CREDIT
 from guthaben.domain.calls import NO_USAGE, Call, Origin, Told, Usage
 from guthaben.domain.commands import (
     Command,
@@ -236,7 +237,7 @@ class CyclesRoutes:
     ) -> Answer:
         asked = (planned.kind, planned.name, planned.rest, *planned[6:])
         question = canonical([levels, asked])
-        command = LeaseAsk(call_key(planned.key), int(kind), amount, question)
+        command = LeaseAsk(call_key(planned.key), int(kind), amount, question, _origin(ask, levels))
         outcome = await self._do(f"cycles_{kind.name.lower()}", ask, command)
         code = REASON_CODE[_step_of(outcome).told]
         return 200, answers.decided(code, levels, dry_run=kind is StepKind.DRY_RUN)
@@ -244,6 +245,9 @@ class CyclesRoutes:
     async def _do(self, operation: str, ask: Exchange, command: Command) -> Outcome:
         """Apply one command; raises what the protocol answers to a refusal."""
         outcome = await self._core.store.execute_soon(ask.tenant, command)
+        if outcome.reason in LACK_OF_CREDIT and isinstance(command, Reserve | RecordUsage):
+            if await self._services.credit.credit_came(ask.tenant):
+                outcome = await self._core.store.execute_soon(ask.tenant, command)
         count = self._services.metrics.command
         if outcome.ok:
             count(operation, "replayed" if outcome.replayed else "ok")

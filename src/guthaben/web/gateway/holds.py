@@ -131,8 +131,9 @@ async def reserve(
 ) -> tuple[Hold, Fitted]:
     """Reserve what a request can cost; an answer without a limit gets what is affordable.
 
-    Nobody asks for the balance first: what a refusal tells is what the next try fits into. Raises
-    what reserving raises; `CallFinished` is not raised, a used key is the caller's to refuse.
+    Nobody asks for the balance first: what a refusal tells is what the next try fits into. Where
+    nothing fits, an automatic charge under way is waited for, as long as agreed, once. Raises what
+    reserving raises; `CallFinished` is not raised, a used key is the caller's to refuse.
     """
     fitting = Fitting(quote, most_output_tokens)
     options: ReserveOptions = {
@@ -142,14 +143,18 @@ async def reserve(
         "model": quote.model,
         **origin,
     }
-    is_unknown = False
+    is_unknown = has_waited = False
     while True:
         command = requests.reserve_command(fitting.amount_nano_usd, key, options)
         try:
             outcome = await credit.execute(practice_id, command)
         except (InsufficientCredit, CapExceeded) as error:
-            if not fitting.shrinks(error.available_nano_usd):
+            if fitting.shrinks(error.available_nano_usd):
+                continue
+            lacks = isinstance(error, InsufficientCredit) and not has_waited
+            if not (lacks and await credit.credit_came(practice_id)):
                 raise
+            has_waited, fitting = True, Fitting(quote, most_output_tokens)
         except OutcomeUnknown:
             # The same key tells what happened; a hold left behind might be charged when it expires.
             if is_unknown:
