@@ -1,32 +1,8 @@
-"""Mistakes that others made with money, each a test that their code would fail.
+"""Mistakes that others made with money, each a test that their code fails.
 
-- double credit by checking before locking (AutoGPT 10672):
-  `test_checking_before_locking`
-- a replayed webhook credits again (opencode 28402, pollinations 10621, chatwoot 12988):
-  `test_a_replayed_webhook`
-- two different events of one payment (roomGPT 61):
-  `test_two_events_of_one_payment`
-- an early return on a seen event id swallows a failed first try (LibreChat 13812):
-  `test_a_seen_event_whose_first_try_failed`
-- find, then insert a grant (gaia 772):
-  `test_find_then_insert`
-- success returned, balance never stored (eliza 9321):
-  `test_success_means_that_it_is_stored`
-- refunds and disputes handled one by one, four wrong ways (eliza 10920, 10938, 10997, 11155):
-  `test_refunds_and_disputes_are_one_equation`
-- Stripe's objects are no dicts, and tests with dicts are green (treg 159):
-  `test_stripes_own_objects_go_all_the_way`
-- an unknown page answered 200: paid, never credited (one-api 355):
-  `test_an_unknown_page_is_never_forgotten`
-- `invoice.paid` credits a second time (sokosumi 1846):
-  `test_an_invoice_is_no_second_payment`
-- a purged dedupe table reopens replay (hackerai 521):
-  `test_a_purged_inbox_reopens_nothing`
-- a saved card without a customer (lago-api 3826):
-  `test_a_card_without_a_customer_is_not_saved`
-
-The others are guarded by `ELSEWHERE`. Where a guard can be taken out, `NAIVE` takes it out and the
-same scenario must then go wrong: so each test is known to be able to fail.
+`MISTAKES` is the table: what they did, the test, and their code. Where the test stands here, our
+guard is taken out in this process, and the very test must then fail. Where the test stands with
+what it guards, their code is a mutant that names this test and no other.
 """
 
 from __future__ import annotations
@@ -35,18 +11,18 @@ import ast
 import json
 import sqlite3
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import stripe
 
 from guthaben.errors import PaymentUnavailable
 from guthaben.payments.stripe_gateway import StripeGateway
-from guthaben.services import applying, netting, purchases, settling
 from guthaben.services.webhooks import Inbox
-from guthaben.store import inbox as inbox_rows
-from guthaben.store import topups, workspace
+from scripts import mutants
+from tests.services import naive_code
 from tests.services.house import (
     CHF_30,
     PRACTICE,
@@ -64,39 +40,6 @@ ROOT = Path(__file__).parents[2]
 COMPLETED = "checkout.session.completed"
 SUCCEEDED = "payment_intent.succeeded"
 INTENT = {"id": "pi_1", "object": "payment_intent"}
-
-ELSEWHERE = {
-    "a cooldown is shown and not enforced (akash 3660)": (
-        "tests/services/test_auto_topup_claims.py::test_the_cooldown_ends_to_the_second"
-    ),
-    "950 declines in a day (akash 3760)": (
-        "tests/services/test_auto_topup_charges.py::"
-        "test_a_card_that_was_declined_is_not_charged_again_until_the_customer_acts"
-    ),
-    "670 invoices from one card (autumn 2420)": (
-        "tests/services/test_auto_topup_claims.py::"
-        "test_a_crowd_that_claims_again_and_again_gets_exactly_what_fits_the_cap"
-    ),
-    "a header names the tenant (GHSA-2g96-86rw-qmvg)": (
-        "tests/web/test_access.py::"
-        "test_the_practice_comes_from_the_credential_and_from_nowhere_else"
-    ),
-    "leaked holds block paying users (LiteLLM 27639, 40050)": (
-        "tests/services/test_handles.py::test_a_generator_that_is_closed_releases_its_call"
-    ),
-    "holds that nobody ends (LiteLLM 27639, 40050)": (
-        "tests/domain/test_calls.py::test_expire_and_its_grace"
-    ),
-    "no hold for audio (LiteLLM 35524)": (
-        "tests/services_prices/test_request_bounds.py::test_transcriptions"
-    ),
-    "negative usage refills the quota (octopus 243)": (
-        "tests/domain/test_calls.py::test_a_wrong_cost_is_refused_before_anything_else"
-    ),
-    "a month that is reset late by the offset (LiteLLM PR 38938)": (
-        "tests/domain/test_period.py::test_the_month_is_zurichs"
-    ),
-}
 
 
 @pytest.fixture
@@ -284,85 +227,112 @@ def test_a_card_without_a_customer_is_not_saved(house: House) -> None:
     assert house.topups.settings(PRACTICE).card_saved is False
 
 
-# ---------------------------------------------------------------- the naive code
+# ---------------------------------------------------------------- the table
 
 
-def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dedupe by event ids alone: nothing remembers the payment."""
-    nothing = lambda *_args, **_options: None  # noqa: E731
-    monkeypatch.setattr(topups, "find_payment", nothing)
-    monkeypatch.setattr(topups, "register_payments", nothing)
-    monkeypatch.setattr(topups, "register_alias", nothing)
-    monkeypatch.setattr(purchases, "own_record", nothing)
-    monkeypatch.setattr(applying, "own_record", nothing)
-    monkeypatch.setattr(purchases, "_named_events", lambda *_args: set())
-    monkeypatch.setattr(purchases, "_why_not", lambda *_args: "")
-    monkeypatch.setattr(applying, "topup_taken", lambda *_args: True)
-    monkeypatch.setattr(purchases, "topup_taken", lambda *_args: True)
-    real = purchases.open_purchase
-    monkeypatch.setattr(
-        purchases, "open_purchase",
-        lambda space, notice, **more: real(space, notice._replace(topup_id=""), **more),
-    )  # fmt: skip
-    monkeypatch.setattr(workspace.Workspace, "_told_before", nothing)
+class Mistake(NamedTuple):
+    """What others did, the test that their code fails, and their code.
+
+    The code is either a patch that takes our guard out in this process, for tests of this module,
+    or a mutant of `tests/mutants/mutants.toml`, which is made in a copy by `scripts.mutants`.
+    """
+
+    what: str
+    test: str
+    naive: Callable[[pytest.MonkeyPatch], None] | str
 
 
-def seen_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close an event as soon as it was looked at."""
-    monkeypatch.setattr(
-        inbox_rows, "try_again",
-        lambda cursor, letter, at_s, reason: inbox_rows.finish(
-            cursor, letter, "done", reason, at_s
-        ),
-    )  # fmt: skip
+HERE = "tests/services/test_mistakes_of_others.py::"
+CLAIMS = "tests/services/test_auto_topup_claims.py::"
+MISTAKES = [
+    Mistake("double credit by checking before locking (AutoGPT 10672)",
+            HERE + "test_checking_before_locking", naive_code.no_registry),
+    Mistake("a webhook's replay credits again (opencode 28402, pollinations 10621, chatwoot 12988)",
+            HERE + "test_a_replayed_webhook", naive_code.no_registry),
+    Mistake("two different events of one payment (roomGPT 61)",
+            HERE + "test_two_events_of_one_payment", naive_code.no_registry),
+    Mistake("an early return on a seen event id swallows a failed first try (LibreChat 13812)",
+            HERE + "test_a_seen_event_whose_first_try_failed", naive_code.seen_is_done),
+    Mistake("find, then insert a grant (gaia 772)", HERE + "test_find_then_insert", naive_code.no_registry),
+    Mistake("success returned, balance never stored (eliza 9321)",
+            HERE + "test_success_means_that_it_is_stored", naive_code.balance_not_stored),
+    Mistake("refund and dispute handled one by one (eliza 10920, 10938, 10997, 11155)",
+            HERE + "test_refunds_and_disputes_are_one_equation", naive_code.disputes_one_by_one),
+    Mistake("a refund of credit that is spent takes nothing (eliza 10938)",
+            HERE + "test_spent_credit_that_goes_back_is_not_forgotten", naive_code.debt_is_forgiven),
+    Mistake("Stripe's objects are no dicts, and tests with dicts are green (treg 159)",
+            HERE + "test_stripes_own_objects_go_all_the_way", naive_code.objects_are_dicts),
+    Mistake("a cooldown is shown and not enforced (akash 3660)",
+            CLAIMS + "test_the_cooldown_ends_to_the_second", "others_cooldown_only_shown"),
+    Mistake("950 declines in a day (akash 3760)",
+            "tests/services/test_auto_topup_charges.py::"
+            "test_a_card_that_was_declined_is_not_charged_again_until_the_customer_acts",
+            "others_declines_go_on"),
+    Mistake("670 invoices from one card (autumn 2420)",
+            CLAIMS + "test_a_crowd_that_claims_again_and_again_gets_exactly_what_fits_the_cap",
+            "others_each_charge_is_below_the_cap"),
+    Mistake("an unknown page answered 200: paid, never credited (one-api 355)",
+            HERE + "test_an_unknown_page_is_never_forgotten", naive_code.unknown_is_ignored),
+    Mistake("`invoice.paid` credits a second time (sokosumi 1846)",
+            HERE + "test_an_invoice_is_no_second_payment", naive_code.invoices_credit),
+    Mistake("a purged dedupe table reopens replay (hackerai 521)",
+            HERE + "test_a_purged_inbox_reopens_nothing", naive_code.no_registry),
+    Mistake("a saved card without a customer (lago-api 3826)",
+            HERE + "test_a_card_without_a_customer_is_not_saved", naive_code.any_card_will_do),
+    Mistake("a header names the tenant (GHSA-2g96-86rw-qmvg)",
+            "tests/web/test_access.py::test_a_practice_header_that_contradicts_the_key_is_403",
+            "others_header_names_the_tenant"),
+    Mistake("leaked holds block paying users (LiteLLM 27639, 40050)",
+            "tests/services/test_handles.py::test_a_generator_that_is_closed_releases_its_call",
+            "others_left_generator_keeps_its_hold"),
+    Mistake("holds that nobody ends (LiteLLM 27639, 40050)",
+            "tests/domain/test_calls.py::test_expire_and_its_grace", "others_holds_for_ever"),
+    Mistake("no hold for audio (LiteLLM 35524)",
+            "tests/services_prices/test_request_bounds.py::test_transcriptions",
+            "others_audio_without_hold"),
+    Mistake("negative usage refills the quota (octopus 243)",
+            "tests/domain/test_calls.py::test_a_wrong_cost_is_refused_before_anything_else",
+            "others_negative_usage"),
+    Mistake("a month that is reset late by the offset (LiteLLM PR 38938)",
+            "tests/domain/test_period.py::test_the_month_is_zurichs", "utc_month"),
+]  # fmt: skip
+PATCHED = [one for one in MISTAKES if callable(one.naive)]
+MUTANTS = [one for one in MISTAKES if isinstance(one.naive, str)]
 
 
-def disputes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take for a dispute and never give back."""
-    real = netting.settle_net
-
-    def only_down(space: Any, facts: Any, kind: str) -> Any:
-        owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, facts.payment_id)
-        assert owner is not None
-        event = topups.load_event(space.cursor, *owner)
-        assert event is not None
-        if kind == "dispute" and event.net_minor < event.captured_minor:
-            return "done", "nothing_to_net"
-        return real(space, facts, kind)
-
-    monkeypatch.setattr(settling, "settle_net", only_down)
-    monkeypatch.setattr("guthaben.services.netting.disputes.withdrawn_minor", lambda *_a: 3_000)
-
-
-NAIVE: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[House], int], int]] = {
-    "replayed": (no_registry, replayed, TEN_USD),
-    "both events": (no_registry, both_events, TEN_USD),
-    "purged": (no_registry, purged, TEN_USD),
-    "seen is done": (seen_is_done, failed_first, TEN_USD),
-    "disputes one by one": (disputes_one_by_one, four_wrong_ways, TEN_USD // 2),
-}
-
-
-@pytest.mark.parametrize(("take_out", "scenario", "right"), NAIVE.values(), ids=NAIVE)
-def test_naive_code_fails_the_scenario(
-    paid: House,
-    monkeypatch: pytest.MonkeyPatch,
-    take_out: Callable[[pytest.MonkeyPatch], None],
-    scenario: Callable[[House], int],
-    right: int,
+@pytest.mark.parametrize("mistake", PATCHED, ids=lambda one: one.what)
+def test_their_code_fails_the_test(
+    mistake: Mistake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    test = globals()[mistake.test.removeprefix(HERE)]
+    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    first = {mark.args[0]: mark.args[1][0] for mark in marks}
+    asked = [name for name in signature(test).parameters if name not in first]
+    given = {name: request.getfixturevalue(name) for name in asked if name != "monkeypatch"}
     with monkeypatch.context() as naive:
-        take_out(naive)
-        assert scenario(paid) != right
-    paid.charger.stop()
-    paid.guthaben.close()  # its books are wrong on purpose: nobody shall verify them
+        assert callable(mistake.naive)
+        mistake.naive(naive)
+        if "monkeypatch" in asked:
+            given["monkeypatch"] = naive
+        with pytest.raises(AssertionError):
+            test(**given, **first)
+    house = given.get("paid") or given["house"]
+    house.charger.stop()
+    house.guthaben.close()  # its books are wrong on purpose: nobody shall verify them
 
 
-def test_what_is_named_exists() -> None:
-    for mistake, named in ELSEWHERE.items():
-        path, _, name = named.partition("::")
-        text = (ROOT / path).read_text("utf-8")
-        nodes = ast.walk(ast.parse(text))
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        functions = [node for node in nodes if isinstance(node, kinds)]
-        assert name in {one.name for one in functions}, mistake
+@pytest.mark.parametrize("mistake", MUTANTS, ids=lambda one: one.what)
+def test_their_code_is_a_mutant_that_fails_the_test(mistake: Mistake) -> None:
+    """`make mutants` sees that the test kills it; here, that it can be made and is this test's."""
+    found = {mutant.name: mutant for mutant in mutants.load()}
+    mutant = found[str(mistake.naive)]
+    assert mutant.tests == (mistake.test,)
+    assert (ROOT / mutant.file).read_text("utf-8").count(mutant.old) == 1
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda one: one.what)
+def test_what_is_named_exists(mistake: Mistake) -> None:
+    path, _, name = mistake.test.partition("::")
+    nodes = ast.walk(ast.parse((ROOT / path).read_text("utf-8")))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    assert name in {node.name for node in nodes if isinstance(node, kinds)}

@@ -226,7 +226,8 @@ def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s:
     """Book the difference between the real cost and what the end of the call charged."""
     draft = Draft(practice, now_s)
     draft.call_no = call.call_no
-    difference, uncovered = cost - call.cost_nano_usd, call.uncovered_nano_usd
+    difference = cost - call.cost_nano_usd
+    uncovered = call.uncovered_nano_usd
     if call.overage_policy == _REJECT and cost > call.reserved_nano_usd:
         raise Refusal("above_estimate")
     first_seq = call.first_seq or (draft.next_seq if difference > 0 else 0)
