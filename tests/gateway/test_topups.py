@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from guthaben.payments.gateway import ChargeOrder
 from guthaben.services.topup_settings import AutoTopupChange
 from guthaben.store import settings
 from guthaben.store.settings import TopupSettingsRow
@@ -29,11 +30,14 @@ class House:
         self.provider = FakeGateway(folder / "gateway.db")
         self.allowed = threading.Event()
         """While it is not set no charge comes to its end."""
-        self.provider.during = lambda _order: self.allowed.wait(10) or None
+        self.provider.during = self._held_up
         payments = {"gateway": self.provider, "livemode": True, "topup_wait_s": wait_s,
                     "charges_allowed": lambda: True}  # fmt: skip
         self.served = Served(folder, {}, payments)
         self.key = self.served.key()
+
+    def _held_up(self, _order: ChargeOrder) -> None:
+        self.allowed.wait(10)
 
     def arm(self) -> None:
         """Switch the top-up on, for refused calls only: no balance is below the trigger."""
