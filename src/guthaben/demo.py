@@ -144,6 +144,7 @@ def prepare(services: Services, folder: Path) -> str:
     guthaben = services.guthaben
     if guthaben.balance(PRACTICE).period.license != LICENSE:
         start_s, end_s = month_bounds(config.time_zone(), guthaben.core.now_ms() // 1000)
+        guthaben.set_policy(PRACTICE, mode="test")
         guthaben.set_license(
             PRACTICE,
             LICENSE,

@@ -2,12 +2,20 @@
 read the history. Real Chromium, real server, real sandbox."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from guthaben.services.consent_texts import (
+    CARD_TEXT_VERSION,
+    VERSION,
+    Terms,
+    card_text,
+    consent_text,
+)
 from tests.programs import Demo, demo
 
 SLOWLY_MS = 15_000
@@ -43,13 +51,13 @@ def test_a_person_clicks_through_the_demo(running: Demo, page: Page, tmp_path: P
     expect(page.get_by_role("button", name="Switch on")).to_be_disabled()
 
     # Turning back buys nothing; paying brings the credit.
-    page.get_by_role("button", name="Pay by card").click()
+    page.get_by_role("button", name="Pay", exact=True).click()
     pay(page, running.url, button="cancel")
     expect(page.locator("#notices")).to_contain_text("Nothing was paid")
     page.get_by_text("50 CHF").click()
     expect(page.locator("#buys")).to_have_text("16.6667 USD")
     page.get_by_text("30 CHF", exact=True).click()
-    page.get_by_role("button", name="Pay by card").click()
+    page.get_by_role("button", name="Pay", exact=True).click()
     pay(page, running.url)
     expect(page.locator("#credit")).to_have_text("10.00", timeout=SLOWLY_MS)
     expect(page.locator("#list tbody tr").first).to_contain_text("succeeded")
@@ -70,10 +78,16 @@ def test_a_person_clicks_through_the_demo(running: Demo, page: Page, tmp_path: P
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#notices")).to_contain_text("agree to the text")
     page.locator("#auto-trigger").fill("100")
-    expect(page.locator("#consent-text")).to_contain_text("below 100 % of the monthly allowance")
+    expect(page.locator("#consent-text")).to_have_text(consent_text("en", Terms(3_000, 9_000, 100)))
     page.locator("#auto-consent").check()
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#auto-state")).to_have_text("on")
+    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
+        agreed = con.execute(
+            "SELECT text_version, language, amount_minor, cap_minor, trigger_percent"
+            " FROM credit_consent"
+        ).fetchall()
+    assert agreed == [(VERSION, "en", 3_000, 9_000, 100)]
 
     # Use it up until the card is charged.
     for _ in range(12):
@@ -107,8 +121,6 @@ def test_a_declining_card_is_told_and_pauses(running: Demo, page: Page) -> None:
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#auto-state")).to_have_text("on")
     # The cooldown of the first test's top-up would hold this one back.
-    import sqlite3
-
     with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
         con.execute("UPDATE credit_topup_settings SET cooldown_s = 0")
         con.execute("UPDATE credit_practice SET auto_topup_next_s = 0")
@@ -140,7 +152,7 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(running: Demo, pag
         page.keyboard.press("Tab")
         if focus.count():
             names.add(focus.evaluate("e => e.textContent.trim() || e.value"))
-    assert {"Make a simulated AI call", "20 calls at once", "Pay by card"} <= names
+    assert {"Make a simulated AI call", "20 calls at once", "Pay"} <= names
 
 
 def test_a_page_of_an_older_process_begins_anew(running: Demo, page: Page) -> None:
@@ -151,3 +163,45 @@ def test_a_page_of_an_older_process_begins_anew(running: Demo, page: Page) -> No
     expect(page.locator("#available")).not_to_have_text("…", timeout=SLOWLY_MS)
     page.get_by_role("button", name="Make a simulated AI call").click()
     expect(page.locator("#call-result")).not_to_have_text("No call made yet.")
+
+
+def test_what_is_shown_is_what_is_agreed_to(running: Demo, page: Page) -> None:
+    page.goto(f"{running.url}/")
+    expect(page.locator("#card-text")).to_have_text(card_text("en"))
+    page.locator("#save-card").check()
+    page.get_by_role("button", name="Pay", exact=True).click()
+    pay(page, running.url)
+    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
+        agreed = con.execute("SELECT text_version, language FROM credit_card_consent").fetchall()
+    assert agreed[-1] == (CARD_TEXT_VERSION, "en")
+
+    # Numbers that can't be agreed to have no text, and nothing can be agreed to.
+    page.locator("#auto-cap").fill("5")
+    expect(page.locator("#auto-consent")).to_be_disabled()
+    expect(page.locator("#consent-text")).to_contain_text("cap_chf")
+    page.locator("#auto-cap").fill("60.00")
+    expect(page.locator("#auto-consent")).to_be_enabled()
+    expect(page.locator("#consent-text")).to_contain_text("at most CHF 60.00")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_outbox_looks_like_the_demo_and_leads_to_the_portal(
+    running: Demo, page: Page, tmp_path: Path, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{running.url}/")
+    page.get_by_text("50 CHF").click()
+    page.get_by_role("button", name="Pay", exact=True).click()
+    pay(page, running.url)
+    expect(page.locator("#list")).to_contain_text("+16.6667 USD", timeout=SLOWLY_MS)
+    page.get_by_role("link", name="e-mails, not sent").click()
+    expect(page.locator("article.mail").first).to_contain_text("USD 16.6667")
+    page.get_by_role("link", name="English").click()
+    expect(page.locator("article.mail").first).to_contain_text("credit")
+    wide = page.locator("html").evaluate("html => html.scrollWidth - html.clientWidth")
+    assert wide <= 0
+    page.screenshot(path=tmp_path / f"outbox-{width}.png", full_page=True)
+    page.locator("article.mail a").first.click()
+    page.wait_for_url("**/portal/**")
+    expect(page.locator("html")).to_have_attribute("lang", "en-CH")
+    expect(page.locator("main")).to_contain_text("Buy credit")

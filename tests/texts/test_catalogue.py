@@ -53,19 +53,6 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     assert {name for name in wanted if not name.endswith(".")} <= names
 
 
-def test_the_text_of_the_card_consent_has_the_version_that_is_stored() -> None:
-    # Whoever changes the text must raise CARD_TEXT_VERSION, then change this line.
-    from hashlib import sha256
-
-    from guthaben.services.checkouts import CARD_TEXT_VERSION
-
-    told = "\n".join(text("card.consent", language) for language in LANGUAGES)
-    assert (CARD_TEXT_VERSION, sha256(told.encode()).hexdigest()[:12]) == (
-        "2026-11",
-        "fd0689639e75",
-    )
-
-
 @pytest.mark.parametrize(
     ("header", "language"),
     [

@@ -25,7 +25,8 @@ ROUTES = {
         ("GET", "/v1/auto-topup"), ("PUT", "/v1/auto-topup"), ("GET", "/v1/usage"),
         ("POST", "/v1/portal-sessions"), ("GET", "/v1/language"), ("PUT", "/v1/language"),
         ("GET", "/v1/license"), ("POST", "/v1/license/checkout"),
-        ("GET", "/v1/auto-topup/consent-text"), ("POST", "/v1/auto-topup/payment"),
+        ("GET", "/v1/auto-topup/consent-text"),
+        ("GET", "/v1/payment-method/consent-text"), ("POST", "/v1/auto-topup/payment"),
     ],
     "both": [("GET", "/v1/balance"), ("GET", "/v1/calls"), ("GET", "/v1/reservations/call_1_x")],
     "admin": [

@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
+from guthaben.demo import PRACTICE, prepare
+from guthaben.errors import InvalidInput
+from guthaben.web.demo_outbox import add_demo_outbox
 from guthaben.web.demo_page import add_demo_page
 from tests.web.conftest import Web
 
@@ -30,6 +34,7 @@ class Visitor:
 async def visitor(open_web: Callable[..., Web]):
     web = open_web()
     add_demo_page(web.app, web.services, "prac_demo", HOME)
+    add_demo_outbox(web.app, web.services, "prac_demo", HOME)
     async with web.services:
         web.give(1_000_000_000, "prac_demo")
         transport = httpx.ASGITransport(web.app)
@@ -110,7 +115,6 @@ async def test_without_the_demo_there_is_no_page(web: Web) -> None:
 
 async def test_the_outbox_shows_e_mails_instead_of_sending_them(web: Web) -> None:
     from guthaben.services.notices import Notice, tell
-    from guthaben.web.demo_outbox import add_demo_outbox
 
     add_demo_outbox(web.app, web.services, "prac_1", "http://127.0.0.1:8000")
     store = web.services.core.store
@@ -126,3 +130,17 @@ async def test_the_outbox_shows_e_mails_instead_of_sending_them(web: Web) -> Non
     french = await client.get("/outbox", params={"language": "fr"}, headers=headers)
     assert "est épuisé" in french.text
     assert (await client.get("/outbox", headers={"Host": "evil.example"})).status_code == 403
+
+
+async def test_the_demos_practice_is_one_of_test_mode(web: Web, tmp_path: Path) -> None:
+    """No real money stands behind it; the card that it saves is one of test mode, and is found."""
+    prepare(web.services, tmp_path)
+    listed = await web.client(None, ("admin",)).get("/v1/admin/practices")
+    modes = {row["practice_id"]: row["mode"] for row in listed.json()["practices"]}
+    assert modes[PRACTICE] == "test"
+    web.save_card(PRACTICE)
+    assert web.services.payments.topups.settings(PRACTICE).card_saved
+    web.services.guthaben.set_policy(PRACTICE, mode="live")
+    assert not web.services.payments.topups.settings(PRACTICE).card_saved
+    with pytest.raises(InvalidInput, match="live or test"):
+        web.services.guthaben.set_policy(PRACTICE, mode="demo")  # type: ignore[arg-type]

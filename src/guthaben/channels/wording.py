@@ -1,24 +1,23 @@
 """Notices in words: subject, text and HTML in German, French, Italian and English.
 
 Law: every kind has words in every language (tested), a missing fact is an error there and never an
-empty place, and nothing from a fact can become markup. What is shown is rounded down to a Rappen or
-a cent; the exact amounts are in the portal.
+empty place, and nothing from a fact can become markup. Amounts are written as on our pages: what
+was bought with its decimals, what is left rounded down to a Rappen or a cent.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-LANGUAGES: Final = ("de", "fr", "it", "en")
-_NANO_PER_CENT: Final = 10_000_000
+from guthaben.texts import LANGUAGES, notices, show
+
+__all__ = ["LANGUAGES", "Worded", "shown", "texts", "word"]
+
 
 # Text and HTML are made of the same sentences; only the latter are escaped.
 _PAGES: Final = Environment(
@@ -70,11 +69,9 @@ def word(
     return Worded(chosen, page["subject"], text, html)
 
 
-@cache
 def texts(language: str) -> dict[str, Any]:
     """Read the words of one language."""
-    file = files("guthaben.channels").joinpath("texts", f"{language}.toml")
-    return tomllib.loads(file.read_text("utf-8"))
+    return notices(language)
 
 
 def _fill(sentence: str, values: Mapping[str, object]) -> str:
@@ -93,9 +90,9 @@ def _shown(
     name: str, value: int | str, words: Mapping[str, Any], time_zone: str
 ) -> tuple[str, object]:
     if isinstance(value, int) and name.endswith("_nano_usd"):
-        return name.removesuffix("_nano_usd"), f"USD {_decimal(value // _NANO_PER_CENT)}"
+        return name.removesuffix("_nano_usd"), f"USD {_usd(name, value)}"
     if isinstance(value, int) and name.endswith("_rappen"):
-        return name.removesuffix("_rappen"), f"CHF {_decimal(value)}"
+        return name.removesuffix("_rappen"), f"CHF {show.chf(value)}"
     if isinstance(value, int) and name.endswith("_at_s"):
         at = datetime.fromtimestamp(value, ZoneInfo(time_zone))
         return name.removesuffix("_at_s"), at.strftime(words["common"]["date"])
@@ -104,7 +101,6 @@ def _shown(
     return name, value
 
 
-def _decimal(hundredths: int) -> str:
-    whole, rest = divmod(abs(hundredths), 100)
-    grouped = f"{whole:,}".replace(",", "'")
-    return f"{'-' if hundredths < 0 else ''}{grouped}.{rest:02d}"
+def _usd(name: str, nano_usd: int) -> str:
+    """Write what was bought with the decimals it has, and what is left as pages do, cut."""
+    return show.usd_exact(nano_usd) if name == "credit_nano_usd" else show.usd(nano_usd)

@@ -173,6 +173,8 @@ class SetPolicy(NamedTuple):
     auto_topup_armed: bool | None = None
     over_limit: bool | None = None
     """False lets leases begin again although an earlier one used more than there was."""
+    mode: int | None = None
+    """A `Mode`: which of the cards saved at the provider are its own."""
 
 
 class OpenEvent(NamedTuple):

@@ -32,6 +32,7 @@ from guthaben.payments.gateway import (
 )
 from guthaben.services.auto_topup import new_topup_id
 from guthaben.services.checks import MAX_TEXT, checked_text
+from guthaben.services.consent_texts import CARD_TEXT_VERSION
 from guthaben.services.installation import made_here
 from guthaben.services.purchases import PaymentNotice, open_purchase
 from guthaben.store import checkouts, topups
@@ -42,8 +43,6 @@ from guthaben.texts import LANGUAGES, show, text
 
 PURPOSE_TOPUP: Final = "ai_topup"
 METADATA_SAVE_CARD: Final = "save_card"
-CARD_TEXT_VERSION: Final = "2026-11"
-"""The version of the text `card.consent`: raise it whenever that text changes its meaning."""
 TWINT_MOST_RAPPEN: Final = 500_000
 TOPUP_ID_PLACEHOLDER: Final = "{TOPUP_ID}"
 
@@ -71,8 +70,8 @@ class CheckoutStart:
 class PurchaseOptions:
     """How a purchase is made. `{TOPUP_ID}` in an address becomes the id of the purchase.
 
-    `save_card` says that the customer agreed to the text `card.consent` in `language`, and `actor`
-    who said so. Without a language the practice's own is used.
+    `save_card` says that the customer agreed to `consent_texts.card_text` in `language`, and
+    `actor` who said so. Without a language the practice's own is used.
     """
 
     success_url: str

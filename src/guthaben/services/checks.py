@@ -106,6 +106,8 @@ class PolicyOptions(TypedDict, total=False):
     """How much debt leases of the Cycles protocol may make; 0 lets them make none."""
     over_limit: bool
     """False lets leases begin again although an earlier one used more than there was."""
+    mode: Literal["live", "test"]
+    """Whether the provider's real cards are charged for it or those of its test mode."""
 
 
 def practice_id_of(value: str) -> str:

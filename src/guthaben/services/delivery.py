@@ -191,15 +191,22 @@ class Dispatcher:
         return self._send(mail, message)
 
     def worded(
-        self, notice: NoticeRow, practice_id: str, language: str, unsubscribe_url: str | None = None
+        self,
+        notice: NoticeRow,
+        practice_id: str,
+        language: str,
+        unsubscribe_url: str | None = None,
+        portal_url: str | None = None,
     ) -> wording.Worded:
-        """Put a notice into words, as its e-mail has them."""
+        """Put a notice into words, as its e-mail has them; its link leads to the portal."""
+        if portal_url is None and self._public_url is not None:
+            portal_url = f"{self._public_url}/portal/"
         return wording.word(
             notice.kind,
             json.loads(notice.facts),
             language,
             practice_id=practice_id,
-            portal_url=self._public_url,
+            portal_url=portal_url,
             unsubscribe_url=unsubscribe_url,
         )
 

@@ -30,7 +30,7 @@ from guthaben.domain.commands import (
 from guthaben.domain.grants import NEVER_S, Kind
 from guthaben.domain.money import MAX_COMMAND_NANO_USD, is_amount
 from guthaben.domain.period import Period, zone
-from guthaben.domain.practice import Overrun, PracticeStatus
+from guthaben.domain.practice import Mode, Overrun, PracticeStatus
 from guthaben.errors import (
     CallNotFound,
     CapExceeded,
@@ -166,7 +166,7 @@ def policy_command(options: PolicyOptions) -> SetPolicy:
     if limit is not None:
         amount_of("overdraft_limit_nano_usd", limit, 0)
     status, overrun = options.get("status"), options.get("overrun")
-    time_zone = options.get("time_zone")
+    time_zone, mode = options.get("time_zone"), options.get("mode")
     try:
         return SetPolicy(
             None if status is None else int(PracticeStatus[status.upper()]),
@@ -175,11 +175,12 @@ def policy_command(options: PolicyOptions) -> SetPolicy:
             None if time_zone is None else zone(time_zone).key,
             limit,
             over_limit=options.get("over_limit"),
+            mode=None if mode is None else int(Mode[mode.upper()]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
-            "status is active, frozen or closed; overrun is debt or operator_loss; time_zone is a "
-            f"name such as Europe/Zurich ({error})"
+            "status is active, frozen or closed; overrun is debt or operator_loss; mode is live or "
+            f"test; time_zone is a name such as Europe/Zurich ({error})"
         ) from error
 
 

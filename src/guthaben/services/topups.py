@@ -16,14 +16,19 @@ from guthaben.services import topup_settings
 from guthaben.services.answers import TopupView, topup_view
 from guthaben.services.auto_topup import close_payment
 from guthaben.services.checkouts import (
-    CARD_TEXT_VERSION,
     Checkouts,
     CheckoutStart,
     Progress,
     PurchaseOptions,
 )
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of
-from guthaben.services.consent_texts import VERSION, Terms, consent_text
+from guthaben.services.consent_texts import (
+    CARD_TEXT_VERSION,
+    VERSION,
+    Terms,
+    card_text,
+    consent_text,
+)
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.installation import made_here
 from guthaben.services.topup_settings import (
@@ -173,6 +178,10 @@ class Topups:
     def consent_text(self, language: str, terms: Terms, seller: str = "") -> tuple[str, str]:
         """Give the version and the text that a customer agrees to, with these numbers."""
         return VERSION, consent_text(language, terms, seller)
+
+    def card_text(self, language: str) -> tuple[str, str]:
+        """Give the version and the text that a customer agrees to whose card is kept."""
+        return CARD_TEXT_VERSION, card_text(language)
 
     def change_settings(self, practice_id: str, change: AutoTopupChange) -> AutoTopupView:
         """Change the automatic top-up; switching it off acts before the next attempt.

@@ -1,8 +1,10 @@
 """Texts that a practice reads, in German, French, Italian and English: the only home for them.
 
-Law: every language has every text, with the same placeholders (a test compares them), so that a
-missing one is found before a customer finds it. German is Swiss German: "ss", never its ligature.
-Texts for operators and programs are English and stay where they arise.
+`catalogue` holds those of pages and answers, `notices` those of e-mails, `consents` what customers
+agreed to, a file for each version, which is never changed. Law: every language has every text, with
+the same placeholders (tests compare them), so that a missing one is found before a customer finds
+it. German is Swiss German: "ss", never its ligature. Texts for operators and programs are English
+and stay where they arise.
 """
 
 from __future__ import annotations
@@ -29,10 +31,39 @@ def known(name: str) -> bool:
 @cache
 def catalogue(language: str) -> dict[str, str]:
     """Read all texts of a language, by their full names."""
+    return dict(_flat(_of_language("catalogue", language)))
+
+
+def notices(language: str) -> dict[str, Any]:
+    """Read the words of notices in a language, as `channels.wording` fills them."""
+    return _of_language("notices", language)
+
+
+def consent(kind: str, version: str, language: str) -> dict[str, str]:
+    """Give the exact words that a version of a consent has; `KeyError` for one never written."""
+    if version not in consent_versions(kind):
+        raise KeyError(f"there is no text {version!r} of the consent {kind!r}")
+    found: dict[str, str] = _read("consents", kind, version)[language]
+    return found
+
+
+@cache
+def consent_versions(kind: str) -> tuple[str, ...]:
+    """List the versions of a consent, the oldest first."""
+    names = (entry.name for entry in files(__name__).joinpath("consents", kind).iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def _of_language(kind: str, language: str) -> dict[str, Any]:
     if language not in LANGUAGES:
         raise KeyError(f"there are no texts in {language!r}")
-    found = files(__name__).joinpath("catalogue", f"{language}.toml").read_text("utf-8")
-    return dict(_flat(tomllib.loads(found)))
+    return _read(kind, language)
+
+
+@cache
+def _read(*path: str) -> dict[str, Any]:
+    *folders, name = path
+    return tomllib.loads(files(__name__).joinpath(*folders, f"{name}.toml").read_text("utf-8"))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -81,6 +81,7 @@ POLICY: Final = Shape(
         "time_zone": text("Whose months count, such as Europe/Zurich.", 60, least=1),
         "overdraft_limit_usd": usd("How much debt leases of the Cycles protocol may make.", 0),
         "over_limit": flag("False lets leases begin again after one used more than there was."),
+        "mode": choice("Whether real cards are charged, or those of test mode.", "live", "test"),
     },
     {"status": "active", "overrun": "debt", "time_zone": "Europe/Zurich"},
 )

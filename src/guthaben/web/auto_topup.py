@@ -36,6 +36,12 @@ CONSENT_TEXT: Final = Shape(
     {"language": "de", "amount_chf": "30.00", "cap_chf": "300.00"},
 )
 
+CARD_TEXT: Final = Shape(
+    "Language of a text",
+    {"language": needed(choice("The language of the text.", *LANGUAGES))},
+    {"language": "de"},
+)
+
 
 class AutoTopupRoutes(CreditRoutes):
     """The endpoints."""
@@ -54,6 +60,13 @@ class AutoTopupRoutes(CreditRoutes):
         }
         version, words = topups.consent_text(options["language"], Terms(**numbers))
         return answer({"version": version, "language": options["language"], "text": words})
+
+    async def card_text(self, request: Request) -> Response:
+        """Give the text that the customer agrees to whose card is kept, with its version."""
+        await self._services.access.caller(request, "credit")
+        language = read_query(request, CARD_TEXT)["language"]
+        version, words = self._services.payments.topups.card_text(language)
+        return answer({"version": version, "language": language, "text": words})
 
     async def start_replacement(self, request: Request) -> Response:
         """Pay by hand what an automatic charge could not, and save the card anew.
@@ -79,6 +92,10 @@ def router(services: Services) -> APIRouter:
     add(
         api, "GET", "/v1/auto-topup/consent-text", routes.consent_text,
         query=CONSENT_TEXT, answers={200: topup_models.ConsentTextModel},
+    )  # fmt: skip
+    add(
+        api, "GET", "/v1/payment-method/consent-text", routes.card_text,
+        query=CARD_TEXT, answers={200: topup_models.ConsentTextModel},
     )  # fmt: skip
     add(
         api, "POST", "/v1/auto-topup/payment", routes.start_replacement,

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from guthaben import config
 from guthaben.domain.money import format_chf, parse_chf
-from guthaben.services.checkouts import CARD_TEXT_VERSION
+from guthaben.services.consent_texts import CARD_TEXT_VERSION
 from guthaben.services.portal import LINK_S
 from guthaben.services.topups import (
     CONSENT_VERSION,

@@ -22,7 +22,6 @@ from starlette.staticfiles import StaticFiles
 from guthaben import __version__
 from guthaben.services.api_keys import Credential
 from guthaben.services.portal import Portal
-from guthaben.services.topups import CONSENT_VERSION
 from guthaben.texts import LANGUAGES
 from guthaben.web.deps import Services
 from guthaben.web.problems import Problem
@@ -100,7 +99,6 @@ class DemoPage:
         page = self._page.render(
             practice_id=self._practice_id,
             token=self._token,
-            consent_version=CONSENT_VERSION,
             version=__version__,
         )
         answer = HTMLResponse(page, 200, _HEADERS)

@@ -21,7 +21,7 @@ from guthaben.domain.topup import SUCCEEDED, TOPUP_PURCHASE
 from guthaben.errors import InvalidInput
 from guthaben.services.answers import TopupView
 from guthaben.services.checkouts import Progress
-from guthaben.services.consent_texts import Terms, consent_text
+from guthaben.services.consent_texts import Terms, card_text, consent_text
 from guthaben.services.portal import MOST_CALLS, USAGE_DAYS, PortalSession, UsageLine, UsageView
 from guthaben.services.topups import AutoTopupChange, AutoTopupView
 from guthaben.texts import LANGUAGES, catalogue, known, show, text
@@ -115,7 +115,7 @@ def page(services: Services, session: PortalSession, shown: Shown) -> str:
         test_mode=services.is_test_mode,
         balance=_balance(balance, zone, language),
         status=services.portal.status(practice_id),
-        buying=_buying(services, shown),
+        buying=_buying(services, shown, language),
         auto=auto and _auto(auto, balance, shown, language),
         usage=_usage(services.portal.usage(practice_id), language),
         events=[_event(event, zone, language) for event in events[:_ROWS]],
@@ -193,7 +193,7 @@ def _bars(parts: list[int], whole: int) -> list[tuple[str, int, int]]:
     return placed
 
 
-def _buying(services: Services, shown: Shown) -> dict[str, Any] | None:
+def _buying(services: Services, shown: Shown, language: str) -> dict[str, Any] | None:
     if not services.sells:
         return None
     least, most = config.topup_limits_rappen()
@@ -207,6 +207,7 @@ def _buying(services: Services, shown: Shown) -> dict[str, Any] | None:
         "amount": typed,
         "gives": show.usd_exact(nano_usd_for_rappen(rappen)) if rappen else "–",
         "twint": "twint" in config.checkout_methods(),
+        "card_text": card_text(language),
     }
 
 

@@ -32,7 +32,7 @@ class AutoTopupModel(Model):
 
 
 class ConsentTextModel(Model):
-    """What the customer agrees to; the version goes into `consent_text_version`."""
+    """What the customer agrees to; the version goes into what is asked for then."""
 
     version: str
     language: str

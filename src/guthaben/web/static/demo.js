@@ -120,17 +120,40 @@ function showAuto(found) {
   $("auto-off").hidden = !found.enabled;
 }
 
-function showConsent() {
-  $("consent-text").textContent = "I authorise the vendor to charge my saved card "
-    + `${$("auto-amount").value} CHF whenever my available credit falls below `
-    + `${$("auto-trigger").value} % of the monthly allowance, at most ${$("auto-cap").value} CHF `
-    + "in a calendar month, until I switch it off here.";
+// Agreed to is the text that the server gives, with these numbers, and its version is what is stored.
+let asked = 0, agreeing = null;
+
+async function showConsent() {
+  const mine = ++asked;
+  agreeing = null;
+  $("auto-consent").checked = false;
+  $("auto-consent").disabled = true;
+  const numbers = { amount_chf: $("auto-amount").value, cap_chf: $("auto-cap").value,
+    trigger_percent: $("auto-trigger").value };
+  let text, version = "";
+  try {
+    const query = new URLSearchParams({ language: "en", ...numbers });
+    ({ text, version } = await api("GET", `/v1/auto-topup/consent-text?${query}`));
+  } catch (error) {
+    text = error.message;
+  }
+  if (mine !== asked) return;  // other numbers were typed meanwhile
+  $("consent-text").textContent = text;
+  $("auto-consent").disabled = !version;
+  if (version) agreeing = { ...numbers, version };
+}
+
+async function showCardText() {
+  const { text, version } = await api("GET", "/v1/payment-method/consent-text?language=en");
+  $("card-text").textContent = text;
+  $("save-card").value = version;
+  $("save-card").disabled = false;
 }
 
 async function changeAuto(body) {
   try {
     showAuto(await api("PUT", "/v1/auto-topup", body));
-    $("auto-consent").checked = false;  // agreed to once; the next change is agreed to anew
+    await showConsent();  // agreed to once; the next change is agreed to anew
     tell("good", auto.enabled ? "Automatic top-up is on." : "Automatic top-up is off.");
   } catch (error) {
     tell("bad", error.message);
@@ -310,19 +333,24 @@ function listen() {
   $("buy").addEventListener("submit", (event) => {
     event.preventDefault();
     const amount_chf = document.querySelector("input[name=amount]:checked").value;
-    leave($("buy-button"), "/v1/topups", { amount_chf, save_card: $("save-card").checked }, "paid");
+    const kept = $("save-card");
+    leave($("buy-button"), "/v1/topups", { amount_chf, language: "en", save_card: kept.checked,
+      ...(kept.checked && { save_card_text_version: kept.value }) }, "paid");
   });
   $("setup-button").addEventListener("click",
     () => leave($("setup-button"), "/v1/payment-method/setup", {}, "card"));
   for (const id of ["auto-amount", "auto-trigger", "auto-cap"]) {
-    $(id).addEventListener("input", () => { $("auto-consent").checked = false; showConsent(); });
+    $(id).addEventListener("input", showConsent);
   }
   $("auto").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!$("auto-consent").checked) { tell("bad", "Please agree to the text first."); return; }
-    changeAuto({ enabled: true, amount_chf: $("auto-amount").value, cap_chf: $("auto-cap").value,
-      trigger_percent: Number.parseInt($("auto-trigger").value, 10) || 0,
-      consent_text_version: meta("consent-version"), language: "en" });
+    if (!agreeing || !$("auto-consent").checked) {
+      tell("bad", "Please agree to the text first.");
+      return;
+    }
+    const { version, trigger_percent, ...amounts } = agreeing;
+    changeAuto({ enabled: true, ...amounts, trigger_percent: Number(trigger_percent),
+      consent_text_version: version, language: "en" });
   });
   $("auto-off").addEventListener("click", () => changeAuto({ enabled: false }));
   const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -345,7 +373,7 @@ async function fillAuto() {
     $("auto-trigger").value = found.trigger_percent;
     $("auto-cap").value = found.cap_chf;
   }
-  showConsent();
+  await showConsent();
 }
 
 async function keepFresh() {
@@ -357,6 +385,6 @@ async function keepFresh() {
 
 listen();
 showBuys();
-showConsent();
+quietly(showCardText());
 welcomeBack();
 quietly(fillAuto()).then(() => quietly(refresh())).then(keepFresh);
