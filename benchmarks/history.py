@@ -1,71 +1,101 @@
-"""History: what a balance and a pair cost after a thousand and after a million past calls."""
+"""History: what a pair costs after ten thousand and after millions of past calls; room; verify.
+
+Law: the two databases are measured in turns, like a load and its floor. The long past is built once
+and kept, under a name that changes with the schema; each run adds a few thousand calls to it.
+"""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
+from typing import Any
 
-from guthaben import Guthaben
-from guthaben.domain.commands import RecordUsage
-from guthaben.store.writer import Order
+from benchmarks import past
+from benchmarks.child import Failed, measure
+from benchmarks.databases import Database, schema
+from benchmarks.rounds import Deadline, Spread
 
-PRACTICE = "practice"
-
-
-def _ignore(_answer: object) -> None:
-    """Let the answer go; the last one is awaited."""
-
-
-def grow(credit: Guthaben, until: int, begun_at: int) -> None:
-    """Record past calls until there are so many; the writer folds them."""
-    writer = credit.core.store._writers[0]
-    for number in range(begun_at, until):
-        writer.submit(Order(PRACTICE, RecordUsage(f"past-{number}", 100), _ignore))
-        if number % 20_000 == 0:
-            credit.record_usage(PRACTICE, 0, key=f"wait-{until}-{number}")
-    credit.record_usage(PRACTICE, 0, key=f"wait-{until}")
+FEW_CALLS = 10_000
+PRACTICES = 1_024
+BUILD_US = {"sqlite": 40.0, "postgresql": 100.0}
+"""What a call of the past takes to write, on a slow day."""
+_LOADS: dict[str, dict[str, Any]] = {
+    "1 thread": {"kind": "threads", "callers": 1, "hot": False},
+    "64 tasks": {"kind": "tasks", "callers": 64, "hot": False},
+}
 
 
-def balance_us(credit: Guthaben, rounds: int = 7, each: int = 300) -> float:
-    """Measure one balance in microseconds: the median of rounds, for the machine is noisy."""
-    found = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        for _ in range(each):
-            credit.balance(PRACTICE)
-        found.append((time.perf_counter() - begun) / each * 1e6)
-    return median(found)
+def label_of(calls: int) -> str:
+    """Name the kept database of so many calls."""
+    return f"past-{calls}-{schema()}-{past.VERSION}"
 
 
-def pair_us(credit: Guthaben, tag: str, rounds: int = 5, each: int = 200) -> float:
-    """Measure one pair of reserve and settle by a single caller, in microseconds."""
-    found = []
-    for turn in range(rounds):
-        begun = time.perf_counter()
-        for number in range(each):
-            credit.reserve(PRACTICE, 1_000, key=f"{tag}-{turn}-{number}").settle(700)
-        found.append((time.perf_counter() - begun) / each * 1e6)
-    return median(found)
+def measure_history(
+    database: Database,
+    calls: int,
+    seconds: float,
+    rounds: int,
+    deadline: Deadline,
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Build what is missing, then measure both, the room and `verify`."""
+    label = label_of(calls)
+    if database.calls(label) < calls:
+        needed_s = calls * BUILD_US[database.name] / 1e6
+        if needed_s > deadline.left_s:
+            return {
+                "skipped": f"{calls:,} past calls take about {needed_s:.0f} s to write and there"
+                f" were {max(0.0, deadline.left_s):.0f} s left: make bench-full writes them"
+            }
+        tell(f"{database.name}: writing {calls:,} past calls, once")
+        url = database.fresh(label)
+        past_of = {"practices": PRACTICES, "calls": calls}
+        measure("grow", url, past_of, limit_s=20 * needed_s + 60)
+        database.vacuumed(label)
+    return _measured(database, label, calls, seconds, rounds, deadline)
 
 
-def measure(folder: Path, few: int, many: int) -> dict[str, float]:
-    """Measure at `few` and at `many` past calls, on one database."""
-    path = folder / "history.db"
-    figures: dict[str, float] = {}
-    with Guthaben.open(f"sqlite:///{path}") as credit:
-        credit.grant(PRACTICE, 10**15, key="grant", kind="paid")
-        begun_at = 0
-        for calls in (few, many):
-            grow(credit, calls, begun_at)
-            begun_at = calls
-            figures[f"balance_us_{calls}"] = balance_us(credit)
-            figures[f"pair_us_{calls}"] = pair_us(credit, f"pair-{calls}")
-        verifying = time.perf_counter()
-        checked = credit.verify()
-        figures["verify_transfers_per_s"] = checked.transfers / (time.perf_counter() - verifying)
-        assert checked.ok, checked.problems[:3]
-    figures["bytes_per_call"] = path.stat().st_size / many
-    figures["balance_ratio"] = figures[f"balance_us_{many}"] / figures[f"balance_us_{few}"]
-    figures["pair_ratio"] = figures[f"pair_us_{many}"] / figures[f"pair_us_{few}"]
-    return figures
+def _measured(
+    database: Database, label: str, calls: int, seconds: float, rounds: int, deadline: Deadline
+) -> dict[str, Any]:
+    pairs: dict[str, dict[str, list[float]]] = {name: {"few": [], "many": []} for name in _LOADS}
+    balances: dict[str, list[float]] = {"few": [], "many": []}
+    measure("prepare", database.kept(label))
+    for number in range(rounds):
+        if number and deadline.left_s < 4 * (seconds + 2):
+            break
+        few = database.fresh("few")
+        measure("grow", few, {"practices": PRACTICES // 4, "calls": FEW_CALLS})
+        measure("prepare", few)
+        for name, load in _LOADS.items():
+            for size, url in (("few", few), ("many", database.kept(label))):
+                row = measure("load", url, {**load, "seconds": seconds})
+                pairs[name][size].append(row["pairs_per_s"])
+        for size, url in (("few", few), ("many", database.kept(label))):
+            balances[size].append(measure("balance", url)["balance_us"])
+    room = database.vacuumed(label)
+    return {
+        "calls": calls,
+        "few_calls": FEW_CALLS,
+        "pairs_per_s": {
+            name: {size: Spread.of(found)._asdict() for size, found in sizes.items()}
+            for name, sizes in pairs.items()
+        },
+        "cost_ratio": {name: _ratio(sizes) for name, sizes in pairs.items()},
+        "balance_us": {size: Spread.of(found)._asdict() for size, found in balances.items()},
+        "bytes_per_call": room.bytes_per_call,
+        "verify": _verified(database, label, room.calls),
+    }
+
+
+def _ratio(sizes: dict[str, list[float]]) -> float:
+    """Tell how much more a pair costs with a long past: the median of the rounds' ratios."""
+    return median(few / many for few, many in zip(sizes["few"], sizes["many"], strict=True))
+
+
+def _verified(database: Database, label: str, calls: int) -> dict[str, Any]:
+    try:
+        told = measure("verify", database.kept(label), limit_s=120 + calls / 10_000)
+    except Failed as failure:
+        return {"failed": str(failure)}
+    return {**told, "transfers_per_s": told["transfers"] / told["seconds"]}

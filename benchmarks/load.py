@@ -1,98 +1,202 @@
-"""The load: pairs of reserve and settle, by threads or by tasks, on one practice or on many."""
+"""The load: pairs of reserve and settle, by threads or by tasks, on one practice or on many.
+
+Law: a closed load keeps so many callers busy, and counts only what began after the warm-up. An open
+load begins pairs at a fixed rate whatever becomes of them, and counts each latency from the moment
+it was due, not from when somebody had time for it (the omission that a closed load can't help).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
+from typing import NamedTuple
 
+from benchmarks.past import GRANT_NANO_USD, name_of
 from guthaben import AsyncGuthaben, Guthaben
 
 AMOUNT, COST = 1_000_000, 700_000
-_runs = count()
+PRACTICES = 256
+WARM_UP_S = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Load(NamedTuple):
+    """What to run."""
+
+    kind: str
+    """`threads`, `tasks`, or `open` (tasks at a fixed rate)."""
+    callers: int
+    hot: bool
+    seconds: float
+    rate_per_s: float = 0
+
+
+class Result(NamedTuple):
     """What one load measured; latencies are of a whole pair."""
 
     pairs: int
-    seconds: float
+    pairs_per_s: float
     p50_ms: float
     p99_ms: float
-
-    @property
-    def pairs_per_s(self) -> float:
-        """Pairs per second."""
-        return self.pairs / self.seconds
-
-
-def _practices(callers: int, hot: bool) -> list[str]:
-    return ["hot"] * callers if hot else [f"practice-{number}" for number in range(callers)]
+    max_ms: float
+    cpu_us_per_pair: float
+    """Of this process: the engine and its callers, not a database's server."""
+    memory_mb: float
 
 
-def _result(latencies: list[float], seconds: float) -> Result:
-    ordered = sorted(latencies)
-    p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-    return Result(len(ordered), seconds, p50 * 1000, p99 * 1000)
+def run(url: str, load: Load) -> Result:
+    """Run one load on a database that `prepare` has seen."""
+    if load.kind == "threads":
+        return _threads(url, load)
+    return asyncio.run(_tasks(url, load) if load.kind == "tasks" else _open(url, load))
 
 
-def threads(url: str, callers: int, seconds: float, *, hot: bool) -> Result:
-    """Run pairs on so many threads."""
-    latencies: list[float] = []
-    run = next(_runs)
+def prepare(url: str) -> None:
+    """Give every practice credit; repeating it changes nothing."""
 
-    def work(credit: Guthaben, practice: str, caller: int, until: float) -> None:
-        mine = []
-        for number in count():
-            begun = time.perf_counter()
-            if begun > until:
-                break
-            call = credit.reserve(practice, AMOUNT, key=f"{run}-{caller}-{number}")
-            call.settle(COST)
-            mine.append(time.perf_counter() - begun)
-        latencies.extend(mine)
+    async def give() -> None:
+        async with AsyncGuthaben.open(url) as credit:
+            names = [name_of(number) for number in range(PRACTICES)]
+            await asyncio.gather(
+                *(credit.grant(name, GRANT_NANO_USD, key="given", kind="paid") for name in names)
+            )
 
+    asyncio.run(give())
+
+
+class _Watch:
+    """Gathers latencies from the end of the warm-up to the end of the load."""
+
+    def __init__(self, seconds: float) -> None:
+        self.begin = time.perf_counter() + WARM_UP_S
+        self.end = self.begin + seconds
+        self.latencies: list[float] = []
+        self._cpu_s = 0.0
+        self._last = self.begin
+
+    def start_counting(self) -> None:
+        """Note what was used until now."""
+        self._cpu_s = _cpu_s()
+
+    def result(self) -> Result:
+        """Sum up; the load ends when its last pair does."""
+        ordered = sorted(self.latencies) or [0.0]
+        took_s = max(time.perf_counter(), self.end) - self.begin
+        done = len(self.latencies)
+        return Result(
+            done,
+            done / took_s,
+            1000 * ordered[len(ordered) // 2],
+            1000 * ordered[int(len(ordered) * 0.99)],
+            1000 * ordered[-1],
+            1e6 * (_cpu_s() - self._cpu_s) / max(1, done),
+            memory_mb(),
+        )
+
+
+def _names(caller: int, *, hot: bool) -> Callable[[int], str]:
+    """Give the practice of a caller's nth pair: always one, or each in its turn."""
+    if hot:
+        return lambda _number: name_of(0)
+    return lambda number: name_of((caller * 4 + number) % PRACTICES)
+
+
+def _threads(url: str, load: Load) -> Result:
     with Guthaben.open(url) as credit:
-        names = _practices(callers, hot)
-        for practice in set(names):
-            credit.grant(practice, 10**15, key=f"grant-{run}", kind="paid")
-        start = time.perf_counter()
-        workers = [
-            threading.Thread(target=work, args=(credit, practice, caller, start + seconds))
-            for caller, practice in enumerate(names)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return _result(latencies, time.perf_counter() - start)
+        watch = _Watch(load.seconds)
 
-
-def tasks(url: str, callers: int, seconds: float, *, hot: bool) -> Result:
-    """Run pairs on so many tasks of one event loop."""
-    return asyncio.run(_tasks(url, callers, seconds, hot))
-
-
-async def _tasks(url: str, callers: int, seconds: float, hot: bool) -> Result:
-    latencies: list[float] = []
-    run = next(_runs)
-    async with AsyncGuthaben.open(url) as credit:
-        names = _practices(callers, hot)
-        for practice in set(names):
-            await credit.grant(practice, 10**15, key=f"grant-{run}", kind="paid")
-        start = time.perf_counter()
-
-        async def work(practice: str, caller: int) -> None:
+        def work(caller: int) -> None:
+            mine = []
+            name = _names(caller, hot=load.hot)
             for number in count():
                 begun = time.perf_counter()
-                if begun > start + seconds:
-                    return
-                call = await credit.reserve(practice, AMOUNT, key=f"{run}-{caller}-{number}")
-                await call.settle(COST)
-                latencies.append(time.perf_counter() - begun)
+                if begun > watch.end:
+                    break
+                credit.reserve(name(number), AMOUNT).settle(COST)
+                if begun >= watch.begin:
+                    mine.append(time.perf_counter() - begun)
+            watch.latencies.extend(mine)
 
-        await asyncio.gather(*(work(practice, caller) for caller, practice in enumerate(names)))
-        return _result(latencies, time.perf_counter() - start)
+        with _running(threading.Thread(target=work, args=(n,)) for n in range(load.callers)):
+            time.sleep(max(0.0, watch.begin - time.perf_counter()))
+            watch.start_counting()
+        return watch.result()
+
+
+@contextmanager
+def _running(threads: Iterator[threading.Thread]) -> Iterator[None]:
+    begun = list(threads)
+    for thread in begun:
+        thread.start()
+    yield
+    for thread in begun:
+        thread.join()
+
+
+async def _tasks(url: str, load: Load) -> Result:
+    async with AsyncGuthaben.open(url) as credit:
+        watch = _Watch(load.seconds)
+        asyncio.get_running_loop().call_at(_loop_time(watch.begin), watch.start_counting)
+
+        async def work(caller: int) -> None:
+            name = _names(caller, hot=load.hot)
+            for number in count():
+                begun = time.perf_counter()
+                if begun > watch.end:
+                    return
+                call = await credit.reserve(name(number), AMOUNT)
+                await call.settle(COST)
+                if begun >= watch.begin:
+                    watch.latencies.append(time.perf_counter() - begun)
+
+        await asyncio.gather(*(work(caller) for caller in range(load.callers)))
+        return watch.result()
+
+
+async def _open(url: str, load: Load) -> Result:
+    async with AsyncGuthaben.open(url) as credit:
+        watch = _Watch(load.seconds)
+        asyncio.get_running_loop().call_at(_loop_time(watch.begin), watch.start_counting)
+        begun_at = watch.begin - WARM_UP_S
+        running: set[asyncio.Task[None]] = set()
+
+        async def pair(number: int, due: float) -> None:
+            call = await credit.reserve(_names(number, hot=load.hot)(0), AMOUNT)
+            await call.settle(COST)
+            if due >= watch.begin:
+                watch.latencies.append(time.perf_counter() - due)
+
+        for number in count():
+            due = begun_at + number / load.rate_per_s
+            if due > watch.end:
+                break
+            if due > (now := time.perf_counter()):
+                await asyncio.sleep(due - now)
+            task = asyncio.create_task(pair(number, due))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        await asyncio.gather(*running)
+        return watch.result()
+
+
+def _loop_time(at: float) -> float:
+    return asyncio.get_running_loop().time() + at - time.perf_counter()
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def memory_mb() -> float:
+    """Tell how much memory this process holds now."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # not on Linux: the most it ever held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line) / 1024

