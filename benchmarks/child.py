@@ -24,22 +24,30 @@ class Failed(Exception):
     """A measurement that broke or took too long; its text says which and why."""
 
 
-def measure(
-    what: str, url: str, options: Mapping[str, Any] = MappingProxyType({}), *, limit_s: float = 120
-) -> dict[str, Any]:
-    """Run one job and give what it printed. Raises `Failed`."""
-    job = json.dumps({"what": what, "url": url, "options": dict(options)})
-    paths = [str(_ROOT / "src"), str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {
+def job_of(what: str, url: str, options: Mapping[str, Any]) -> str:
+    """Write a job for the command line."""
+    return json.dumps({"what": what, "url": url, "options": dict(options)})
+
+
+def environment() -> dict[str, str]:
+    """Give the variables of a measuring process: without settings that could change the engine."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AZA_", "STRIPE_", "GUTHABEN_"))
     }
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    paths = [str(_ROOT / "src"), str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def measure(
+    what: str, url: str, options: Mapping[str, Any] = MappingProxyType({}), *, limit_s: float = 120
+) -> dict[str, Any]:
+    """Run one job and give what it printed. Raises `Failed`."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.child", job],
-            env=environment,
+            [sys.executable, "-m", "benchmarks.child", job_of(what, url, options)],
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=limit_s,
@@ -117,12 +125,19 @@ def _verify(url: str) -> dict[str, Any]:
         }
 
 
+def _stages(url: str, **options: Any) -> dict[str, Any]:
+    from benchmarks import load, stages
+
+    return stages.watch(url, load.Load(**options))
+
+
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "balance": _balance,
     "floor": _floor,
     "grow": _grow,
     "load": _load,
     "prepare": _prepare,
+    "stages": _stages,
     "verify": _verify,
 }
 

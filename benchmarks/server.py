@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Failed
+from benchmarks.child import Failed, environment
 from benchmarks.databases import Database
 from benchmarks.rounds import Spread
 
@@ -38,13 +37,10 @@ def measure(database: Database, rounds: int = 3) -> dict[str, Any]:
 
 def _start(url: str) -> tuple[float, float]:
     port = _free_port()
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith(("AZA_", "STRIPE_", "GUTHABEN_"))
-    }
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "guthaben.cli", "serve", "--port", str(port)],
-        env={**clean, "GUTHABEN_DATABASE_URL": url},
+        env={**environment(), "GUTHABEN_DATABASE_URL": url},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

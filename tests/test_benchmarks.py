@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import past, report
+from benchmarks import past, profile, report
 from benchmarks.__main__ import measured
+from benchmarks.child import measure
 from benchmarks.databases import Database, Postgresql, Sqlite
 from benchmarks.goals import GOALS, MANY_CALLS, judge
 from benchmarks.history import label_of, measure_history
@@ -173,6 +174,30 @@ def test_an_open_load_keeps_its_rate_and_counts_what_it_began(tmp_path: Path) ->
     told = run(url, Load("open", 0, hot=False, seconds=0.4, rate_per_s=50))
     assert told.pairs == 20 or told.pairs == 21
     assert 0 < told.p50_ms <= told.p99_ms <= told.max_ms
+
+
+def test_the_stages_of_a_pair_are_its_own_times(tmp_path: Path) -> None:
+    url = Sqlite(tmp_path).fresh("stages")
+    measure("prepare", url)
+    told = measure("stages", url, Load("tasks", 8, hot=False, seconds=0.1)._asdict())
+    stages = told["stages"]
+    assert {"begin", "COMMIT", "the rules (domain)", "write rows", "fold, answer"} <= set(stages)
+    assert stages["the rules (domain)"]["times"] == 2
+    assert 0 < sum(stage["cpu_us"] for stage in stages.values()) <= told["cpu_us"]
+    assert told["commands_per_batch"] >= 1
+    assert "| COMMIT |" in profile.text("a load", {**told, "modules": {}})
+
+
+def test_samples_count_for_the_innermost_module_of_ours_or_a_librarys() -> None:
+    stacks = """
+run (guthaben/store/writer.py:1);apply (guthaben/domain/apply.py:2);sha (hashlib.py:3) 6
+run (guthaben/store/writer.py:1);wait (psycopg/connection.py:2) 3
+_bootstrap (threading.py:1) 1
+<module> (x.py:1);_find (<frozen importlib._bootstrap>:2) 50
+ 70
+"""
+    told = profile.shares(stacks)
+    assert told == {"guthaben/domain/apply.py": 0.6, "psycopg": 0.3, "other": 0.1}
 
 
 def test_a_past_that_does_not_fit_is_left_out_and_says_so(tmp_path: Path) -> None:
