@@ -13,8 +13,12 @@ from guthaben.domain.commands import Command, GrantCredit, Outcome, Reserve, Set
 from guthaben.domain.grants import PAID
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store.postgres import PostgresCursor, connect, name_of, translated
-from guthaben.store.postgres_bulk import Rewriter, column_types, document
+from guthaben.store.postgres_bulk import Rewriter, column_types
+from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_schema import translated as translated_ddl
+from guthaben.store.postgres_session import PostgresSession
+from guthaben.store.postgres_wire import Answer, Wire
+from guthaben.store.postgres_writing import WritingCursor, numbered
 from guthaben.store.store import Store
 from tests import postgres
 from tests.store.bank import Clock, held, hold, pay, problems, rows
@@ -46,24 +50,30 @@ def connection(store: Store) -> psycopg.Connection[Any]:
     return con
 
 
+def wire_of(store: Store, lane: int = 0) -> Wire:
+    session = store._writers[lane]._session
+    assert isinstance(session, PostgresSession)
+    assert session._wire is not None
+    return session._wire
+
+
 def cut(store: Store, monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
     """Cut the writer's connection once, right before or right after the server has committed."""
-    con = connection(store)
-    execute = con.execute
+    wire = wire_of(store)
+    flush = wire.flush
 
-    def cutting(query: Any, *values: Any, **more: Any) -> Any:
-        if query != "COMMIT":
-            return execute(query, *values, **more)
-        if before:
-            _terminate(store, con)
-        answer = execute(query, *values, **more)
-        if not before:
-            assert con._pipeline is not None
-            con._pipeline.sync()  # the server has answered: it is committed
-            _terminate(store, con)
-        return answer
+    def cutting() -> list[Answer]:
+        is_last = any(statement.sql == b"COMMIT" for statement, _values in wire._queue)
+        if is_last and before:
+            _terminate(store, connection(store))
+        answers = flush()
+        if is_last and not before:
+            wire.is_lost = True  # what the server answered does not arrive
+            _terminate(store, connection(store))
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return answers
 
-    monkeypatch.setattr(con, "execute", cutting)
+    monkeypatch.setattr(wire, "flush", cutting)
 
 
 def _terminate(store: Store, con: psycopg.Connection[Any]) -> None:
@@ -192,16 +202,22 @@ def test_a_writer_waits_for_the_lock_of_another_and_sees_what_it_did(
 # ---- rewriting
 
 
+ODD = "it's \\ \"ü\" \u2028 {NULL}, %s"
+
+
 def test_every_row_at_once_is_the_same_statement(url: str) -> None:
     with connect(url) as con:
         rewriter = Rewriter(column_types(con))
         insert = "INSERT INTO credit_meta (name, value) VALUES (?, ?)"
         update = "UPDATE credit_meta SET value = ? WHERE name = ?"
-        cursor = PostgresCursor(con, writes=False, rewriter=rewriter)
-        cursor.executemany(insert, [(f"n{n}", 'it\'s \\ "ü" \u2028') for n in range(9)])
-        cursor.executemany(update, [(f"v{n}", f"n{n}") for n in range(0, 9, 2)])
+        wire = Wire(con)
+        cursor = WritingCursor(wire, rewriter, ProvenCache(), trusts=False)
+        cursor.executemany(insert, [(f"n{n}", ODD if n else "null") for n in range(9)])
+        cursor.executemany(update, [(f"v{n}", f"n{n}") for n in range(2, 9, 2)])
         found = dict(cursor.execute("SELECT name, value FROM credit_meta").fetchall())
-        assert [found[f"n{n}"] for n in range(3)] == ["v0", 'it\'s \\ "ü" \u2028', "v2"]
+        assert [found[f"n{n}"] for n in range(3)] == ["null", ODD, "v2"]
+        assert wire.round_trips == 1
+        cursor.end()
     assert rewriter.bulk(insert) is not None
     assert rewriter.bulk(update) is not None
     for other in (
@@ -213,21 +229,55 @@ def test_every_row_at_once_is_the_same_statement(url: str) -> None:
         assert rewriter.bulk(other) is None, other
 
 
-def test_bytes_and_booleans_travel_in_a_document(url: str) -> None:
+def test_values_travel_as_they_are(url: str) -> None:
+    kinds = ("bytea", "bigint", "text", "bigint")
+    rows: list[tuple[Any, ...]] = [
+        (b"\x01\xff", True, ODD, None),
+        (b"", -(2**62), "", 7),
+        (None, 0, None, PAID),
+    ]
     with connect(url) as con:
-        rewriter = Rewriter(column_types(con))
-    bulk = rewriter.bulk("UPDATE credit_practice SET head = ?, status = ? WHERE practice_no = ?")
-    assert bulk is not None
-    assert document(bulk, [(b"\x01\xff", True, 3)]) == (
-        '[{"head": "\\\\x01ff", "status": 1, "practice_no": 3}]'
-    )
+        wire = Wire(con)
+        alone = [
+            wire.ask(f"SELECT {', '.join(f'${n}::{k}' for n, k in enumerate(kinds, 1))}", row)
+            for row in rows
+        ]
+        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, start=1))
+        together = wire.ask(
+            f"SELECT * FROM unnest({arrays})", [list(column) for column in zip(*rows, strict=True)]
+        )
+    assert [one[0] for one in alone] == together == rows
+
+
+def test_a_text_that_cannot_be_stored_is_refused_before_anything_is_sent(url: str) -> None:
+    with connect(url) as con:
+        wire = Wire(con)
+        for odd in ("a\x00b", ["a\x00b"]):
+            with pytest.raises(psycopg.DataError, match="NUL"):
+                wire.send("SELECT $1", (odd,))
+        with pytest.raises(UnicodeEncodeError):
+            wire.send("SELECT $1", ("\ud800",))
+        with pytest.raises(TypeError, match="float"):
+            wire.send("SELECT $1", (1.5,))
+        assert wire.flush() == []
+
+
+def test_a_flush_ends_with_its_first_error_and_the_next_one_works(url: str) -> None:
+    with connect(url) as con:
+        wire = Wire(con)
+        for _turn in range(3):  # asked for once, prepared, prepared already
+            wire.send("SELECT 1")
+            wire.send("SELECT 1 / $1", (0,))
+            wire.send("SELECT nothing")
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                wire.flush()
+            assert wire.ask("SELECT $1 + 1", (1,)) == [(2,)]
 
 
 def test_statements_and_triggers_are_translated() -> None:
     asked = "SELECT a FROM t INDEXED BY i WHERE b LIKE 'x%' AND c = ? /* FOR UPDATE */"
-    said = "SELECT a FROM t WHERE b LIKE 'x%%' AND c = %s "
-    assert translated(asked, writes=True) == said + "FOR UPDATE"
-    assert translated(asked, writes=False) == said + "/* FOR UPDATE */"
+    assert numbered(asked) == "SELECT a FROM t WHERE b LIKE 'x%' AND c = $1 FOR UPDATE"
+    assert translated(asked) == "SELECT a FROM t WHERE b LIKE 'x%%' AND c = %s /* FOR UPDATE */"
     with pytest.raises(ValueError, match="no translation for this trigger"):
         list(translated_ddl("CREATE TRIGGER odd AFTER UPDATE ON t BEGIN SELECT 1; END;"))
 

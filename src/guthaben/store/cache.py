@@ -23,6 +23,8 @@ class Cache:
         self.calls: dict[tuple[str, int], Call] = {}
         self.no_allowance: set[tuple[str, str, int]] = set()
         self.caps: dict[str, Caps] = {}
+        self.written: set[str] = set()
+        """Practices whose rows the transaction at hand wrote."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -30,6 +32,7 @@ class Cache:
         self.calls.clear()
         self.no_allowance.clear()
         self.caps.clear()
+        self.written.clear()
 
     def keep(
         self, changed: dict[str, Practice], calls: dict[tuple[str, int], Call], now_s: int
@@ -37,18 +40,22 @@ class Cache:
         """Take over the states of a transaction that was committed."""
         for practice_id, practice in changed.items():
             if practice.practice_no:
-                self.practices[practice_id] = _slim(practice, now_s)
+                self.practices[practice_id] = slim(practice, now_s)
         for place, call in calls.items():
             if call.status == RESERVED:
                 self.calls[place] = call
             else:
                 self.calls.pop(place, None)
+        self.written.clear()
+        self._stay_within_bounds()
+
+    def _stay_within_bounds(self) -> None:
         most = max(len(self.practices), len(self.calls), len(self.no_allowance), len(self.caps))
         if most > _MAX_CACHED:
             self.clear()
 
 
-def _slim(practice: Practice, now_s: int) -> Practice:
+def slim(practice: Practice, now_s: int) -> Practice:
     """Drop grants that no later command needs unless it names them."""
     gone = [no for no, grant in practice.grants.items() if _is_gone(grant, now_s)]
     if not gone:
@@ -61,5 +68,6 @@ def _slim(practice: Practice, now_s: int) -> Practice:
 def _is_gone(grant: Grant, now_s: int) -> bool:
     """Tell whether a grant is used up, or the allowance of a past period that nothing holds."""
     if grant.kind == ALLOWANCE:
-        return grant.period_end_s <= now_s and grant.held_nano_usd == 0
+        movable = grant.provisional or grant.former_starts
+        return grant.period_end_s <= now_s and grant.held_nano_usd == 0 and not movable
     return practices.is_spent(grant)

@@ -17,6 +17,16 @@ from guthaben.store.session import Cursor
 
 NO_CAPS: Final[Caps] = {}
 _COLUMN_OF: Final = {"key": "api_key_id", "device": "device_id"}
+_RAISE: Final = (
+    'INSERT INTO credit_cap_counter (practice_no, subject, "window", used_nano_usd)'
+    ' VALUES (?, ?, ?, ?) ON CONFLICT (practice_no, subject, "window")'
+    " DO UPDATE SET used_nano_usd = credit_cap_counter.used_nano_usd + excluded.used_nano_usd"
+)
+_LOWER: Final = (
+    "UPDATE credit_cap_counter SET used_nano_usd ="
+    " CASE WHEN used_nano_usd > ? THEN used_nano_usd - ? ELSE 0 END"
+    ' WHERE practice_no = ? AND subject = ? AND "window" = ?'
+)
 
 
 def load(cursor: Cursor, practice_no: int) -> Caps:
@@ -41,6 +51,7 @@ def used(cursor: Cursor, practice_no: int, subject: str, window: str) -> int:
 
 def put(cursor: Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
     """Set a cap."""
+    _touch(cursor, practice_no)
     cursor.execute(
         "INSERT INTO credit_cap (practice_no, subject, day_nano_usd, month_nano_usd, per_minute,"
         " at_once, changed_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -53,10 +64,18 @@ def put(cursor: Cursor, practice_no: int, cap: Cap, now_s: int) -> None:
 
 def remove(cursor: Cursor, practice_no: int, subject: str) -> bool:
     """Take a cap away; tell whether there was one."""
+    _touch(cursor, practice_no)
     cursor.execute(
         "DELETE FROM credit_cap WHERE practice_no = ? AND subject = ?", (practice_no, subject)
     )
     return cursor.rowcount > 0
+
+
+def _touch(cursor: Cursor, practice_no: int) -> None:
+    """Make a new version of the practice's row, so that no writer goes on with the old caps."""
+    cursor.execute(
+        "UPDATE credit_practice SET status = status WHERE practice_no = ?", (practice_no,)
+    )
 
 
 def recount(cursor: Cursor, practice: Practice, subject: str, now_s: int) -> None:
@@ -86,12 +105,8 @@ def recount(cursor: Cursor, practice: Practice, subject: str, now_s: int) -> Non
 
 
 def _add(cursor: Cursor, practice_no: int, found: Iterable[tuple[tuple[str, str], int]]) -> None:
-    cursor.executemany(
-        'INSERT INTO credit_cap_counter (practice_no, subject, "window", used_nano_usd)'
-        ' VALUES (?, ?, ?, ?) ON CONFLICT (practice_no, subject, "window")'
-        " DO UPDATE SET used_nano_usd = credit_cap_counter.used_nano_usd + excluded.used_nano_usd",
-        [(practice_no, subject, window, amount) for (subject, window), amount in found],
-    )
+    rows = [(practice_no, subject, window, amount) for (subject, window), amount in found]
+    cursor.executemany(_RAISE, rows)
 
 
 class CapCounts:
@@ -101,7 +116,12 @@ class CapCounts:
         self._cursor = cursor
         self._known = known
         self._stored: dict[tuple[int, str, str], int] = {}
+        """By practice, subject and window."""
         self._changed: dict[tuple[int, str, str], int] = {}
+
+    def know(self, used: dict[tuple[int, str, str], int]) -> None:
+        """Take over what was read beforehand."""
+        self._stored.update(used)
 
     def _caps(self, practice: Practice) -> Caps:
         if practice.practice_no == 0:
@@ -147,18 +167,12 @@ class CapCounts:
         """Write what changed."""
         changed, self._changed = self._changed, {}
         self._stored.clear()
-        for place, amount in changed.items():
-            _change(self._cursor, *place, amount)
-
-
-def _change(cursor: Cursor, practice_no: int, subject: str, window: str, amount: int) -> None:
-    """Change one counter. A window that was never counted (its cap is newer) has none to lower."""
-    if amount >= 0:
-        _add(cursor, practice_no, [((subject, window), amount)])
-        return
-    cursor.execute(
-        "UPDATE credit_cap_counter SET used_nano_usd ="
-        " CASE WHEN used_nano_usd > ? THEN used_nano_usd - ? ELSE 0 END"
-        ' WHERE practice_no = ? AND subject = ? AND "window" = ?',
-        (-amount, -amount, practice_no, subject, window),
-    )
+        if not changed:
+            return
+        # A window that was never counted (its cap is newer) has none to lower.
+        more = [(*place, amount) for place, amount in changed.items() if amount >= 0]
+        less = [(-amount, -amount, *place) for place, amount in changed.items() if amount < 0]
+        if more:
+            self._cursor.executemany(_RAISE, more)
+        if less:
+            self._cursor.executemany(_LOWER, less)

@@ -33,6 +33,9 @@ class Loaded:
         self.money_keys: dict[tuple[str, str, str], KeyRecord] = {}
         self.steps: dict[tuple[str, int, str], Step] = {}
         self.absent_keys: set[tuple[str, int, str]] = set()
+        self.absent_steps: set[tuple[str, int, str]] = set()
+        self.cap_use: dict[tuple[int, str, str], int] = {}
+        """What was used of caps, where it was read beforehand."""
         self._complete_since_s: dict[str, int] = {}
 
     def put(self, practice: Practice, *, complete_since_s: int) -> None:
@@ -134,8 +137,9 @@ class Loaded:
 
     def step(self, practice: Practice, kind: int, key: str) -> Step | None:
         """Give what is remembered of the key of a lease's step."""
-        known = self.steps.get((practice.practice_id, kind, key))
-        if known is None and practice.practice_no:
+        place = (practice.practice_id, kind, key)
+        known = self.steps.get(place)
+        if known is None and practice.practice_no and place not in self.absent_steps:
             known = leases.load_step(self.cursor, practice.practice_no, kind, key)
         return known
 

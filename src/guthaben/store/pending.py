@@ -88,6 +88,7 @@ class Pending:
                 lean = practices.differs_in_counters_only(before, practice)
                 (counted if lean else known).append(practice)
             self._loaded.stored_practices[practice_id] = practice
+            self._loaded.cache.written.add(practice_id)
             stored = self._loaded.stored_grants[practice_id]
             for grant_no, grant in practice.grants.items():
                 was = stored.get(grant_no)

@@ -19,18 +19,13 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from guthaben.domain.commands import Command
 from guthaben.errors import StoreUnavailable
 from guthaben.store.copying import Table, tables_from
-from guthaben.store.loaded import Loaded
-from guthaben.store.postgres_bulk import Rewriter, document
-from guthaben.store.postgres_preload import preload
-from guthaben.store.session import LOCK, Cursor
+from guthaben.store.session import Cursor
 
 T = TypeVar("T")
 READERS = 8
 CONNECT_TIMEOUT_S = 10
-_FEW = 2
 _TABLES = """
     SELECT c.relname, a.attname, COALESCE(array_position(i.indkey::int2[], a.attnum) + 1, 0)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -63,31 +58,18 @@ class _SumLoader(Loader):
 
 
 @lru_cache(maxsize=2048)
-def translated(sql: str, *, writes: bool) -> str:
-    """Write a statement of ours the way psycopg wants it: `%s` for `?`, no index hints."""
-    if writes:
-        sql = sql.replace(LOCK, "FOR UPDATE")
+def translated(sql: str) -> str:
+    """Write a question of ours the way psycopg wants it: `%s` for `?`, no index hints, no locks."""
     return _INDEXED_BY.sub("", sql).replace("%", "%%").replace("?", "%s")
 
 
 class PostgresCursor:
-    """Runs the store's statements; see `session.Cursor`."""
+    """Asks the store's questions; see `session.Cursor`."""
 
-    __slots__ = ("_begun", "_cursor", "_rewriter", "_writes", "con")
+    __slots__ = ("_cursor",)
 
-    def __init__(
-        self, con: psycopg.Connection[Any], *, writes: bool, rewriter: Rewriter | None = None
-    ) -> None:
-        self.con = con
-        self._writes = writes
-        self._rewriter = rewriter
+    def __init__(self, con: psycopg.Connection[Any]) -> None:
         self._cursor = con.cursor()
-        self._begun = not writes
-
-    def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self.con.execute("BEGIN")
 
     @property
     def rowcount(self) -> int:
@@ -96,26 +78,13 @@ class PostgresCursor:
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Run one statement."""
-        self._begin()
-        self._cursor.execute(translated(sql, writes=self._writes), parameters)
+        self._cursor.execute(translated(sql), parameters)
         return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
-        """Run one statement for all rows at once, or else for every row in one pipeline."""
-        every = list(rows)
-        self._begin()
-        bulk = self._rewriter.bulk(sql) if self._rewriter and len(every) > _FEW else None
-        if bulk is not None:
-            self._cursor.execute(bulk.sql.encode(), (document(bulk, every),))
-            return self
-        self._cursor.executemany(translated(sql, writes=self._writes), every)
+        """Run one statement for every row."""
+        self._cursor.executemany(translated(sql), rows)
         return self
-
-    def preload(self, loaded: Loaded, asked: Sequence[tuple[str, Command]], now_s: int) -> None:
-        """Lock and read what the commands of a batch speak of."""
-        with self.con.pipeline():
-            self._begin()
-            preload(self.con, loaded, asked, now_s)
 
     def fetchone(self) -> Any:
         """Give the next row, or None."""
@@ -198,7 +167,7 @@ class PostgresDatabase:
             with self._readers().connection() as con:
                 con.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 try:
-                    return question(PostgresCursor(con, writes=False))
+                    return question(PostgresCursor(con))
                 finally:
                     if con.info.transaction_status is not TransactionStatus.UNKNOWN:
                         con.execute("ROLLBACK")

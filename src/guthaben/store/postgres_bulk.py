@@ -1,12 +1,11 @@
 """Many rows in one statement: how PostgreSQL writes and reads what a batch needs.
 
 Law: the store's own statement is rewritten, never replaced: the same columns, the same conditions,
-the rows handed over as one JSON document. What cannot be rewritten runs row by row in a pipeline.
+the rows handed over column by column, as arrays. What cannot be rewritten goes row by row.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -29,11 +28,10 @@ Types = dict[tuple[str, str], str]
 
 
 class Bulk(NamedTuple):
-    """A statement for many rows, and which columns its JSON objects have, in order."""
+    """A statement for many rows, and which columns its arrays are, in order."""
 
     sql: str
     columns: tuple[str, ...]
-    is_bytes: tuple[bool, ...]
 
 
 def column_types(con: psycopg.Connection[Any]) -> Types:
@@ -70,11 +68,10 @@ class Rewriter:
             f"r.{name}" if value == "?" else value
             for name, value in zip(columns, values, strict=True)
         ]
-        return self._made(
-            table,
-            given,
+        return Bulk(
             f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(chosen)}"
             f" FROM {self._record(table, given)}{found['rest']}",
+            given,
         )
 
     def _update(self, found: re.Match[str]) -> Bulk | None:
@@ -86,17 +83,17 @@ class Rewriter:
         given = (*changes, *keys)
         if not self._knows(table, given):
             return None
-        return self._made(
-            table,
-            given,
+        return Bulk(
             f"UPDATE {table} AS t SET {', '.join(f'{name} = r.{name}' for name in changes)}"
             f" FROM {self._record(table, given)}"
             f" WHERE {' AND '.join(f't.{name} = r.{name}' for name in keys)}",
+            given,
         )
 
     def _record(self, table: str, given: tuple[str, ...]) -> str:
-        columns = ", ".join(f"{name} {self._types[table, name]}" for name in given)
-        return f"json_to_recordset(%s) AS r({columns})"
+        types = [self._types[table, name] for name in given]
+        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, start=1))
+        return f"unnest({arrays}) AS r({', '.join(given)})"
 
     def _knows(self, table: str, columns: tuple[str, ...]) -> bool:
         """Whether these are plain names of columns that there are, each once."""
@@ -104,27 +101,7 @@ class Rewriter:
             (table, name) in self._types for name in columns
         )
 
-    def _made(self, table: str, given: tuple[str, ...], sql: str) -> Bulk | None:
-        if "%" in sql.replace("%s", ""):
-            return None
-        return Bulk(sql, given, tuple(self._types[table, name] == "bytea" for name in given))
 
-
-def document(bulk: Bulk, rows: Sequence[Sequence[Any]]) -> str:
-    """Write rows as a JSON array of objects."""
-    names, is_bytes = bulk.columns, bulk.is_bytes
-    if any(is_bytes):
-        rows = [
-            [
-                "\\x" + value.hex() if binary and value is not None else value
-                for value, binary in zip(row, is_bytes, strict=True)
-            ]
-            for row in rows
-        ]
-    return json.dumps(
-        [dict(zip(names, map(_plain, row), strict=True)) for row in rows], ensure_ascii=False
-    )
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if value is True or value is False else value
+def columns_of(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Turn rows into columns."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,100 +1,273 @@
-"""What the commands of a batch speak of, locked and read in one round trip.
+"""What the commands of a batch speak of, locked and read in one round trip, or proven without any.
 
-Law: practices are locked in the order of their ids, before anything of them is read, so two
-servers never wait for each other in a circle. What is not found is remembered as not there.
+Law: practices are locked in the order of their numbers, before anything of them is read, so two
+servers never wait for each other in a circle. What is not found is remembered as not there. Each
+statement names the practice of every row it wants, so it touches those practices and no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
-import psycopg
-
-from guthaben.domain.calls import Operation
-from guthaben.domain.commands import Command, Expire, Extend, RecordUsage, Release, Reserve, Settle
+from guthaben.domain.calls import NO_ORIGIN, Call, Operation
+from guthaben.domain.caps import Cap, subjects_of
+from guthaben.domain.commands import (
+    Command,
+    Expire,
+    Extend,
+    LeaseAsk,
+    LeaseCommit,
+    LeaseExtend,
+    LeaseRelease,
+    RecordUsage,
+    Release,
+    Reserve,
+    Settle,
+    Step,
+    StepKind,
+)
 from guthaben.domain.grants import Grant
+from guthaben.domain.period import day_of
 from guthaben.domain.practice import Practice
 from guthaben.store import calls
 from guthaben.store.loaded import Loaded
-from guthaben.store.practices import grant_from_row
+from guthaben.store.postgres_cache import ProvenCache
+from guthaben.store.postgres_wire import Wire
+from guthaben.store.practices import grant_from_row, stranger
+
+Key = tuple[str, int, str]
 
 _PRACTICE = ", ".join(Practice._fields[:-1])
 _GRANT = ", ".join(Grant._fields)
 _CALL = ", ".join(f"c.{name}" for name in calls.COLUMNS)
-_PRACTICES = (
-    f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ANY(%s)"
-    " ORDER BY practice_id FOR UPDATE"
+_STEP = ", ".join(f"s.{name}" for name in Step._fields)
+NUMBERS: Final = "SELECT practice_id, practice_no FROM credit_practice WHERE practice_id = ANY($1)"
+PRACTICES: Final = (
+    f"SELECT xmin::text, {_PRACTICE} FROM credit_practice WHERE practice_no = ANY($1)"
+    " ORDER BY practice_no FOR UPDATE"
 )
-_GRANTS = (
-    f"SELECT practice_no, {_GRANT} FROM credit_grant WHERE practice_no IN"
-    " (SELECT practice_no FROM credit_practice WHERE practice_id = ANY(%s)) AND (is_open = 1"
-    " OR kind = 1 AND (period_end_s > %s OR held_nano_usd > 0 OR provisional = 1"
-    " OR former_starts <> ''))"
+GRANTS: Final = (
+    f"SELECT practice_no, {_GRANT} FROM credit_grant WHERE practice_no = ANY($1) AND is_open = 1"
+    f" UNION ALL SELECT practice_no, {_GRANT} FROM credit_grant WHERE practice_no = ANY($2)"
+    " AND kind = 1 AND (period_end_s > $3 OR held_nano_usd > 0 OR provisional = 1"
+    " OR former_starts <> '')"
 )
-_BY_KEY = (
-    f"SELECT p.practice_id, {_CALL} FROM unnest(%s::text[], %s::int8[], %s::text[])"
-    " AS k(practice_id, operation, key) JOIN credit_practice p USING (practice_id)"
-    " JOIN credit_call c ON c.practice_no = p.practice_no AND c.operation = k.operation"
+CAPS: Final = (
+    "SELECT practice_no, subject, day_nano_usd, month_nano_usd, per_minute, at_once"
+    " FROM credit_cap WHERE practice_no = ANY($1)"
+)
+CAP_USE: Final = (
+    'SELECT n.practice_no, n.subject, n."window", n.used_nano_usd FROM'
+    " unnest($1::int8[], $2::text[]) AS k(practice_no, subject)"
+    " JOIN credit_cap_counter n ON n.practice_no = k.practice_no AND n.subject = k.subject"
+    ' AND n."window" = ANY($3)'
+)
+BY_KEY: Final = (
+    f"SELECT c.practice_no, {_CALL} FROM"
+    " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, operation, key)"
+    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.operation = k.operation"
     " AND c.key = k.key"
 )
-_BY_NO = (
-    f"SELECT p.practice_id, {_CALL} FROM unnest(%s::text[], %s::int8[]) AS k(practice_id, call_no)"
-    " JOIN credit_practice p USING (practice_id)"
-    " JOIN credit_call c ON c.practice_no = p.practice_no AND c.call_no = k.call_no"
+BY_NO: Final = (
+    f"SELECT c.practice_no, {_CALL} FROM unnest($1::int8[], $2::int8[]) AS k(practice_no, call_no)"
+    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.call_no = k.call_no"
 )
-_OPERATIONS = {Reserve: int(Operation.RESERVE), RecordUsage: int(Operation.USAGE)}
-_ENDINGS = (Settle, Release, Extend, Expire)
+STEPS: Final = (
+    f"SELECT s.practice_no, {_STEP} FROM"
+    " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, kind, key)"
+    " JOIN credit_cycles_step s ON s.practice_no = k.practice_no AND s.kind = k.kind"
+    " AND s.key = k.key"
+)
+PROOF: Final = (
+    "SELECT credit_unchanged(array_agg(version) = $1) FROM (SELECT xmin::text AS version"
+    " FROM credit_practice WHERE practice_no = ANY($2) ORDER BY practice_no FOR UPDATE) AS here"
+)
+ABSENCE: Final = (
+    "SELECT credit_unchanged(COUNT(*) = 0) FROM"
+    " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, operation, key)"
+    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.operation = k.operation"
+    " AND c.key = k.key"
+)
+_RESERVE: Final = int(Operation.RESERVE)
+_OPERATIONS: Final = {Reserve: _RESERVE, RecordUsage: int(Operation.USAGE)}
+_DRY_RUN: Final = int(StepKind.DRY_RUN)
+_STEP_OF: Final = {
+    LeaseCommit: int(StepKind.COMMIT),
+    LeaseRelease: int(StepKind.RELEASE),
+    LeaseExtend: int(StepKind.EXTEND),
+}
+_ENDINGS: Final = (Settle, Release, Extend, Expire, LeaseCommit, LeaseRelease, LeaseExtend)
+_DAY_S: Final = 86_400
+
+
+class Wanted:
+    """What a batch speaks of."""
+
+    def __init__(self, asked: Sequence[tuple[str, Command]]) -> None:
+        self.names = sorted({practice_id for practice_id, _command in asked})
+        self.keys: list[Key] = []
+        self.calls: list[tuple[str, int]] = []
+        self.steps: list[Key] = []
+        self.subjects: set[tuple[str, str]] = set()
+        for practice_id, command in asked:
+            self._add(practice_id, command)
+
+    def _add(self, name: str, command: Command) -> None:
+        if isinstance(command, Reserve | RecordUsage):
+            self.keys.append((name, _OPERATIONS[type(command)], command.key))
+            if isinstance(command, Reserve):
+                if command.overage_policy:
+                    self.steps.append((name, _DRY_RUN, command.key))
+                self.subjects.update((name, subject) for subject in subjects_of(command.origin))
+        elif isinstance(command, _ENDINGS):
+            self.calls.append((name, command.call_no))
+            if isinstance(command, LeaseCommit | LeaseRelease | LeaseExtend):
+                self.steps.append((name, _STEP_OF[type(command)], command.key))
+        elif isinstance(command, LeaseAsk):
+            self.steps.append((name, command.operation, command.key))
+            if command.operation == _DRY_RUN:
+                self.keys.append((name, _RESERVE, command.key))
+
+
+# ---- without a question
+
+
+def from_cache(
+    loaded: Loaded, cache: ProvenCache, asked: Sequence[tuple[str, Command]]
+) -> list[Key] | None:
+    """Take the batch's states from the cache, if it has all; tell which keys are taken as new.
+
+    The caller proves them before anything is written or told.
+    """
+    keys: list[Key] = []
+    for name, command in asked:
+        kind = type(command)
+        if name not in cache.stamps:
+            return None
+        if isinstance(command, Reserve | RecordUsage):
+            if command.overage_policy or (
+                command.origin is not NO_ORIGIN and cache.caps.get(name) != {}
+            ):
+                return None
+            keys.append((name, _OPERATIONS[kind], command.key))
+        elif kind is Settle or kind is Release or kind is Extend:
+            if (name, command.call_no) not in cache.calls:  # type: ignore[union-attr]
+                return None
+        else:
+            return None
+    for name, _command in asked:
+        if name not in loaded.practices:
+            loaded.put(cache.practices[name], complete_since_s=cache.complete_since_s[name])
+    loaded.absent_keys.update(keys)
+    return keys
+
+
+def prove(wire: Wire, loaded: Loaded, cache: ProvenCache) -> None:
+    """Lock the practices taken from the cache; a version that is another ends the transaction."""
+    known = sorted((cache.numbers[name], cache.stamps[name]) for name in loaded.practices)
+    numbers, stamps = [number for number, _ in known], [stamp for _, stamp in known]
+    wire.send(PROOF, (stamps, numbers))
+
+
+def prove_absent(wire: Wire, cache: ProvenCache, keys: Sequence[Key]) -> None:
+    """End the transaction if a key was taken as new that is not; for those that were refused."""
+    rows = [(cache.numbers[name], operation, key) for name, operation, key in keys]
+    wire.send(ABSENCE, _columns(rows))
+
+
+# ---- with one
 
 
 def preload(
-    con: psycopg.Connection[Any],
+    wire: Wire,
     loaded: Loaded,
-    asked: Iterable[tuple[str, Command]],
+    cache: ProvenCache,
+    asked: Sequence[tuple[str, Command]],
     now_s: int,
 ) -> None:
     """Lock and read the states of the commands asked for."""
-    names: set[str] = set()
-    keys: list[tuple[str, int, str]] = []
-    numbers: list[tuple[str, int]] = []
-    for practice_id, command in asked:
-        names.add(practice_id)
-        if isinstance(command, Reserve | RecordUsage):
-            keys.append((practice_id, _OPERATIONS[type(command)], command.key))
-        elif isinstance(command, _ENDINGS):
-            numbers.append((practice_id, command.call_no))
-    ids = sorted(names)
-    with con.pipeline():
-        found = con.execute(_PRACTICES.encode(), (ids,))
-        grants = con.execute(_GRANTS.encode(), (ids, now_s))
-        by_key = con.execute(_BY_KEY.encode(), _columns(keys, 3)) if keys else None
-        by_no = con.execute(_BY_NO.encode(), _columns(numbers, 2)) if numbers else None
-    _take_practices(loaded, found.fetchall(), grants.fetchall(), now_s)
-    if by_key is not None:
-        _take_keys(loaded, by_key.fetchall(), keys)
-    for practice_id, *row in by_no.fetchall() if by_no is not None else ():
-        call = calls.from_row(tuple(row))
-        loaded.calls[practice_id, call.call_no] = call
+    wanted = Wanted(asked)
+    _number(wire, cache, wanted.names)
+    for name in wanted.names:
+        cache.forget(name)
+        if name not in cache.numbers:
+            loaded.put(stranger(name), complete_since_s=now_s)
+    no = cache.numbers
+    numbers = sorted(no[name] for name in wanted.names if name in no)
+    if not numbers:
+        return
+
+    def ask(sql: str, places: Iterable[tuple[Any, ...]], *more: object) -> int | None:
+        rows = [(no[name], *rest) for name, *rest in places if name in no]
+        return wire.send(sql, (*_columns(rows), *more)) if rows else None
+
+    places = [
+        wire.send(PRACTICES, (numbers,)),
+        wire.send(GRANTS, (numbers, numbers, now_s)),
+        wire.send(CAPS, (numbers,)),
+        ask(BY_KEY, wanted.keys),
+        ask(BY_NO, wanted.calls),
+        ask(STEPS, wanted.steps),
+        ask(CAP_USE, sorted(wanted.subjects), _windows(now_s)),
+    ]
+    answers = wire.flush()
+    found, grants, caps, by_key, by_no, steps, use = (
+        [] if place is None else answers[place].rows() for place in places
+    )
+    names = _take_practices(loaded, cache, found, grants, now_s)
+    _take_caps(cache, names, caps)
+    for number, subject, window, used in use:
+        loaded.cap_use[number, subject, window] = used
+    for name, subject in wanted.subjects if cache.caps else ():
+        for window in _windows(now_s):
+            loaded.cap_use.setdefault((no.get(name, 0), subject, window), 0)
+    for number, *row in (*by_key, *by_no):
+        _take_call(loaded, names[number], calls.from_row(tuple(row)))
+    for number, *row in steps:
+        step = Step._make(row)
+        loaded.steps[names[number], step.kind, step.key] = step
+    loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
+    loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
 
 
-def _columns(rows: list[Any], width: int) -> tuple[list[Any], ...]:
-    columns: tuple[list[Any], ...] = tuple(map(list, zip(*rows, strict=True)))
-    assert len(columns) == width
-    return columns
+def _number(wire: Wire, cache: ProvenCache, names: list[str]) -> None:
+    unknown = [name for name in names if name not in cache.numbers]
+    if unknown:
+        for name, number in wire.ask(NUMBERS, (unknown,)):
+            cache.put_number(name, number)
 
 
-def _take_practices(loaded: Loaded, rows: list[Any], grant_rows: list[Any], now_s: int) -> None:
+def _windows(now_s: int) -> list[str]:
+    """Name every day and month that may be today's or this month's in some time zone."""
+    days = [day_of("UTC", now_s + shift * _DAY_S) for shift in (-1, 0, 1)]
+    return sorted({*days, *(day[:7] for day in days)})
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+def _take_practices(
+    loaded: Loaded, cache: ProvenCache, rows: list[Any], grant_rows: list[Any], now_s: int
+) -> dict[int, str]:
     grants: dict[int, dict[int, Grant]] = {}
     for practice_no, *row in grant_rows:
         grants.setdefault(practice_no, {})[row[0]] = grant_from_row(tuple(row))
-    for row in rows:
+    for stamp, *row in rows:
         practice = Practice._make((*row, grants.get(row[0], {})))
         loaded.put(practice, complete_since_s=now_s)
+        cache.stamps[practice.practice_id] = stamp
+    return {row[1]: row[2] for row in rows}
 
 
-def _take_keys(loaded: Loaded, rows: list[Any], keys: list[tuple[str, int, str]]) -> None:
-    for practice_id, *row in rows:
-        call = calls.from_row(tuple(row))
-        loaded.calls[practice_id, call.call_no] = call
-        loaded.call_keys[practice_id, call.operation, call.key] = call.call_no
-    loaded.absent_keys.update(place for place in keys if place not in loaded.call_keys)
+def _take_caps(cache: ProvenCache, names: dict[int, str], rows: list[Any]) -> None:
+    caps: dict[str, dict[str, Cap]] = {name: {} for name in names.values()}
+    for number, *row in rows:
+        caps[names[number]][row[0]] = Cap(*row)
+    cache.caps.update(caps)
+
+
+def _take_call(loaded: Loaded, name: str, call: Call) -> None:
+    loaded.calls[name, call.call_no] = call
+    loaded.call_keys[name, call.operation, call.key] = call.call_no

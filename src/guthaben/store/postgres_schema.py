@@ -39,6 +39,12 @@ _FIRST = (
         AS $$ SELECT upper(encode($1, 'hex')) $$""",
 )
 _LAST = (
+    # What a writer kept from earlier is proven with it; see `postgres_preload`.
+    """CREATE OR REPLACE FUNCTION credit_unchanged(is_so BOOLEAN) RETURNS BOOLEAN LANGUAGE plpgsql
+        AS $$ BEGIN
+            IF is_so THEN RETURN true; END IF;
+            RAISE EXCEPTION 'another server has written' USING ERRCODE = 'serialization_failure';
+        END $$""",
     """CREATE OR REPLACE FUNCTION credit_no_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'transfers and keys are append-only: none is ever deleted'; END $$""",
     *(

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from guthaben.store.cache import Cache
 
 LOCK = "/* FOR UPDATE */"
 """Ends a question whose row a writer locks where the database locks rows; elsewhere a comment."""
@@ -50,6 +53,9 @@ class Cursor(Protocol):
 
 class Session(Protocol):
     """The one writing connection of a writer; opened when needed, opened anew after a failure."""
+
+    cache: Cache
+    """States kept between transactions of this connection."""
 
     def turn(self) -> AbstractContextManager[None]:
         """Wait for this process's turn, where processes take turns."""

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
+from guthaben.store.cache import Cache
 from guthaben.store.connection import Location, connect
 from guthaben.store.schema import migrate
 from guthaben.store.turnstile import Turnstile
@@ -27,6 +28,7 @@ class SqliteSession:
         self._turnstile = None if location.in_memory else Turnstile(location.path)
         self._version = -1
         self._cursor: sqlite3.Cursor | None = None
+        self.cache = Cache()
         self.con: sqlite3.Connection | None = None
         self._open()
 

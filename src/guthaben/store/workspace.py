@@ -147,6 +147,7 @@ class Workspace:
         preload = getattr(self.cursor, "preload", None)
         if preload is not None:
             preload(self._loaded, asked, self.now_s)
+            self._caps.know(self._loaded.cap_use)
         elif len(asked) >= FEW:
             preload_keys(self._loaded, asked)
 
@@ -322,6 +323,8 @@ class Workspace:
     def _keep_call(self, practice_id: str, call: Call, *, new: bool) -> None:
         place = (practice_id, call.call_no)
         self._loaded.calls[place] = call
+        # A call changes with its practice's row: whoever kept states of it notices.
+        self._pending.practices.add(practice_id)
         if new:
             self._pending.new_calls.add(place)
             self._loaded.call_keys[practice_id, call.operation, call.key] = call.call_no

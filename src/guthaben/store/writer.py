@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import GuthabenError, InternalRefused, StoreUnavailable
 from guthaben.store import settings
-from guthaben.store.cache import Cache
 from guthaben.store.session import Conflict, Session
 from guthaben.store.workspace import EventNote, Workspace
 
@@ -81,7 +80,7 @@ class Writer:
         self._work_lock = threading.Lock()
         """Held by whoever works on the connection: the thread, or a caller for its own command."""
         self._last_batch = 1
-        self._cache = Cache()
+        self._cache = session.cache
         self._cache_in_doubt = False
         self._pid = os.getpid()
         self._closed = False
