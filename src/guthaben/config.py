@@ -118,10 +118,7 @@ def topup_wait_s() -> int:
 
     Raises ConfigError for anything but a whole number from 0 to 10: a charge has no longer.
     """
-    digits = _text("GUTHABEN_TOPUP_WAIT_S") or "0"
-    if not (digits.isascii() and digits.isdigit() and int(digits[:3]) <= 10):
-        raise ConfigError(f"GUTHABEN_TOPUP_WAIT_S must be 0 to 10, not {digits[:20]!r}.")
-    return int(digits)
+    return _whole("GUTHABEN_TOPUP_WAIT_S", 0, 0, 10)
 
 
 def topup_limits_rappen() -> tuple[int, int]:
@@ -145,10 +142,7 @@ def checkout_open_s() -> int:
 
     Default 60, from 5 to 1440: Stripe itself closes a page after 24 hours.
     """
-    digits = _text("GUTHABEN_CHECKOUT_OPEN_MINUTES") or "60"
-    if not (digits.isascii() and digits.isdigit() and 5 <= int(digits[:6]) <= 1_440):
-        raise ConfigError("GUTHABEN_CHECKOUT_OPEN_MINUTES must be 5 to 1440.")
-    return 60 * int(digits)
+    return 60 * _whole("GUTHABEN_CHECKOUT_OPEN_MINUTES", 60, 5, 1_440)
 
 
 def checkout_methods() -> tuple[str, ...]:
@@ -263,6 +257,14 @@ def database_url() -> str | None:
     return _text("GUTHABEN_DATABASE_URL") or None
 
 
+def writer_lanes() -> int:
+    """How many writers share the practices of a PostgreSQL; GUTHABEN_WRITER_LANES, 1 to 64.
+
+    Default: one for two cores, at least 1. SQLite has one writer, whatever this says.
+    """
+    return _whole("GUTHABEN_WRITER_LANES", max(1, (os.cpu_count() or 1) // 2), 1, 64)
+
+
 def time_zone() -> str:
     """The IANA name of the zone whose months the caps count."""
     name = _text("GUTHABEN_TIME_ZONE") or "Europe/Zurich"
@@ -282,10 +284,7 @@ def host() -> str:
 
 def port() -> int:
     """The port the server listens at, 1 to 65535; default 8420."""
-    digits = _text("GUTHABEN_PORT") or "8420"
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65_535):
-        raise ConfigError(f"GUTHABEN_PORT must be 1 to 65535, not {digits[:20]!r}.")
-    return int(digits)
+    return _whole("GUTHABEN_PORT", 8420, 1, 65_535)
 
 
 def public_url() -> str | None:
@@ -380,6 +379,13 @@ def check_live_ready() -> None:
 
 def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
+
+
+def _whole(name: str, default: int, least: int, most: int) -> int:
+    digits = _text(name) or str(default)
+    if not (digits.isascii() and digits.isdigit() and least <= int(digits[:7]) <= most):
+        raise ConfigError(f"{name} must be {least} to {most}, not {digits[:20]!r}.")
+    return int(digits)
 
 
 def _shaped(name: str, shape: str) -> str:

@@ -119,7 +119,7 @@ def cancel_on_answer(
     house: House, monkeypatch: pytest.MonkeyPatch, target: Callable[[], asyncio.Task[Any]]
 ) -> None:
     """Cancel a task in the very turn of the loop in which its answer came."""
-    wakeups = house.store._wakeups
+    (wakeups,) = house.store._wakeups
     real = wakeups._resolve
 
     def resolve(answers: Any) -> None:

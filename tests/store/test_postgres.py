@@ -202,7 +202,7 @@ def test_a_writer_waits_for_the_lock_of_another_and_sees_what_it_did(
 # ---- rewriting
 
 
-ODD = "it's \\ \"ü\" \u2028 {NULL}, %s"
+ODD = 'it\'s \\ "ü" \u2028 {NULL}, %s'
 
 
 def test_every_row_at_once_is_the_same_statement(url: str) -> None:

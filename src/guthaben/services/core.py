@@ -146,7 +146,7 @@ class Core:
             lambda cur: queries.balance(cur, practice_id, period, now_ms // 1000)
         )
         while due_ms <= now_ms:
-            self.store.run(lambda space: space.sweep(practice_id))
+            self.store.run(_sweep(practice_id), practice_id)
             before = due_ms
             balance, due_ms = self.ask(
                 lambda cur: queries.balance(cur, practice_id, period, now_ms // 1000)
@@ -220,7 +220,7 @@ class Core:
         now_ms = self.now_ms()
         due = self.ask(lambda cur: queries.due_practices(cur, now_ms, limit))
         for practice_id in due:
-            self.store.run(_sweep(practice_id))
+            self.store.run(_sweep(practice_id), practice_id)
         return len(due)
 
     def close(self) -> None:

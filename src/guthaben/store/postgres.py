@@ -19,6 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from guthaben import config
 from guthaben.errors import StoreUnavailable
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.session import Cursor
@@ -131,11 +132,11 @@ class PostgresDatabase:
 
     in_memory = False
     survives_fork = True
-    lanes = 1
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.name = name_of(url)
+        self.lanes = config.writer_lanes()
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
 

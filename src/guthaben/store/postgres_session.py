@@ -1,7 +1,7 @@
 """The writer's connection to PostgreSQL.
 
-Law: a practice's row is locked before its states are read, in the order of ids, so writers of
-several servers take turns per practice. What was kept from an earlier batch is proven, or read anew.
+Law: a practice's row is locked before its states are read, in the order of numbers, so writers of
+several servers take turns per practice. What was kept from earlier is proven, or read anew.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +17,7 @@ from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import MigrationNeeded, StoreUnavailable
 from guthaben.store.copying import Copied, copy
 from guthaben.store.database import open_database
+from guthaben.store.forks import process
 from guthaben.store.session import Cursor
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
@@ -126,34 +126,34 @@ class Store:
         self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
+        self._pid = process()
         self._database = open_database(self.url)
-        self._wakeups = _Wakeups(self._on_abandoned)
-        self._writers = [self._writer_of_a_lane() for _lane in range(self._database.lanes)]
+        self._wakeups = [_Wakeups(self._on_abandoned) for _lane in range(self._database.lanes)]
+        self._writers = [self._writer_of_a_lane(wakeups) for wakeups in self._wakeups]
 
     @property
     def name(self) -> str:
         """What to call the database in messages."""
         return self._database.name
 
-    def _writer_of_a_lane(self) -> Writer:
+    def _writer_of_a_lane(self, wakeups: _Wakeups) -> Writer:
         return Writer(
             self._database.session(lambda: self.clock_ms() // 1000),
             clock_ms=self.clock_ms,
             on_claim=self._on_claim,
             may_claim=self._may_claim,
-            after_batch=self._wakeups.hand_over,
+            after_batch=wakeups.hand_over,
         )
 
-    def _lane(self, practice_id: str) -> Writer:
-        """Give the writer of a practice; in a forked child, one of its own."""
-        writers = self._mine()
-        return writers[0] if len(writers) == 1 else writers[_share(practice_id, len(writers))]
+    def _lane(self, practice_id: str) -> int:
+        """Tell which writer is a practice's, so that its commands keep their order."""
+        lanes = len(self._mine())
+        return 0 if lanes == 1 else _share(practice_id, lanes)
 
     def _mine(self) -> list[Writer]:
-        if self._pid != os.getpid() and self._database.survives_fork:
+        if self._pid != process() and self._database.survives_fork:
             with self._lock:
-                if self._pid != os.getpid():
+                if self._pid != process():
                     self._start()
         return self._writers
 
@@ -163,7 +163,8 @@ class Store:
         """Apply one command durably and wait for it; group-committed with whatever else waits."""
         waiter = _Waiter()
         order = Order(practice_id, command, waiter, note)
-        writer = self._lane(practice_id)
+        lane = self._lane(practice_id)
+        writer = self._writers[lane]
         if not writer.do_now(order):
             writer.submit(order)
         outcome: Outcome = waiter.wait()
@@ -173,20 +174,26 @@ class Store:
         self, practice_id: str, command: Command, note: EventNote | None = None
     ) -> asyncio.Future[Outcome]:
         """Apply one command durably; await the outcome on the running event loop."""
-        writer = self._lane(practice_id)
+        lane = self._lane(practice_id)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        reply = self._wakeups.reply_to(future, practice_id, command)
-        writer.submit(Order(practice_id, command, reply, note))
+        reply = self._wakeups[lane].reply_to(future, practice_id, command)
+        self._writers[lane].submit(Order(practice_id, command, reply, note))
         return future
 
     def send(self, practice_id: str, command: Command) -> None:
         """Queue a command whose outcome nobody waits for."""
-        self._lane(practice_id).submit(Order(practice_id, command, lambda _answer: None))
+        lane = self._lane(practice_id)
+        self._writers[lane].submit(Order(practice_id, command, lambda _answer: None))
 
-    def run(self, work: Callable[[Workspace], T]) -> T:
-        """Do several commands and statements in one transaction of their own, durably."""
+    def run(self, work: Callable[[Workspace], T], practice_id: str = "") -> T:
+        """Do several commands and statements in one transaction of their own, durably.
+
+        Of one practice in its own lane, of several or none in the first: where another lane or
+        server is in the way, the database sees it and the work is done again.
+        """
         waiter = _Waiter()
-        self._mine()[0].submit(Job(work, waiter))
+        lane = self._lane(practice_id) if practice_id else 0
+        self._mine()[lane].submit(Job(work, waiter))
         answer: T = waiter.wait()
         return answer
 

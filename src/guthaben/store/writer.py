@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import GuthabenError, InternalRefused, StoreUnavailable
 from guthaben.store import settings
+from guthaben.store.forks import process
 from guthaben.store.session import Conflict, Session
 from guthaben.store.workspace import EventNote, Workspace
 
@@ -82,7 +82,7 @@ class Writer:
         self._last_batch = 1
         self._cache = session.cache
         self._cache_in_doubt = False
-        self._pid = os.getpid()
+        self._pid = process()
         self._closed = False
         self._thread = self._begin_work()
 
@@ -101,7 +101,7 @@ class Writer:
 
     def submit(self, order: Order | Job) -> None:
         """Queue a command or a job; returns at once. Raises `StoreUnavailable` when closed."""
-        if self._pid != os.getpid():
+        if self._pid != process():
             raise StoreUnavailable("a forked process must open its own Guthaben")
         with self._gate:
             if self._closed:
@@ -114,7 +114,7 @@ class Writer:
         It saves two changes of thread. While commands come together, none is done like this, so
         that they are folded.
         """
-        if self._last_batch > 1 or not self._queue.empty() or self._pid != os.getpid():
+        if self._last_batch > 1 or not self._queue.empty() or self._pid != process():
             return False
         if self._work_lock.locked():
             return False
@@ -128,7 +128,7 @@ class Writer:
 
     def close(self) -> None:
         """Finish what is queued, then close the connection. Idempotent."""
-        if self._pid != os.getpid():
+        if self._pid != process():
             self._closed = True
             return
         done = threading.Event()
