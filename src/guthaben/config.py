@@ -258,10 +258,7 @@ def database_url() -> str | None:
 
 
 def writer_lanes() -> int:
-    """How many writers share the practices of a PostgreSQL; GUTHABEN_WRITER_LANES, 1 to 64.
-
-    Default: one for two cores, at least 1. SQLite has one writer, whatever this says.
-    """
+    """How many writers share the practices of a PostgreSQL, 1 to 64; default one for two cores."""
     return _whole("GUTHABEN_WRITER_LANES", max(1, (os.cpu_count() or 1) // 2), 1, 64)
 
 
@@ -336,15 +333,12 @@ def mail() -> MailSettings | None:
         raise ConfigError("GUTHABEN_SMTP_SECURITY must be starttls, tls or none.")
     if security == "none" and host not in _THIS_MACHINE:
         raise ConfigError("GUTHABEN_SMTP_SECURITY none is for a mail server on this machine only.")
-    digits = _text("GUTHABEN_SMTP_PORT") or ("465" if security == "tls" else "587")
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65_535):
-        raise ConfigError(f"GUTHABEN_SMTP_PORT must be 1 to 65535, not {digits[:20]!r}.")
     sender = _text("GUTHABEN_MAIL_FROM")
     if not sender.isascii() or sender.count("@") != 1 or sender.startswith("@"):
         raise ConfigError("GUTHABEN_MAIL_FROM must be the address that e-mail comes from.")
     return MailSettings(
         host,
-        int(digits),
+        _whole("GUTHABEN_SMTP_PORT", 465 if security == "tls" else 587, 1, 65_535),
         security,
         _text("GUTHABEN_SMTP_USER") or None,
         _text("GUTHABEN_SMTP_PASSWORD") or None,

@@ -12,7 +12,7 @@ import pytest
 from guthaben.domain.commands import Command, GrantCredit, Outcome, Reserve, Settle
 from guthaben.domain.grants import PAID
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
-from guthaben.store.postgres import PostgresCursor, connect, name_of, translated
+from guthaben.store.postgres import connect, name_of, translated
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_schema import translated as translated_ddl
@@ -20,6 +20,7 @@ from guthaben.store.postgres_session import PostgresSession
 from guthaben.store.postgres_wire import Answer, Wire
 from guthaben.store.postgres_writing import WritingCursor, numbered
 from guthaben.store.store import Store
+from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.store.bank import Clock, held, hold, pay, problems, rows
 
@@ -97,11 +98,28 @@ def test_a_lost_answer_to_commit_is_resolved_by_the_key(
 
 
 @pytest.mark.faults
-def test_a_connection_that_is_gone_is_opened_anew(store: Store) -> None:
+def test_a_connection_that_ended_while_idle_is_opened_anew_before_anything_is_sent(
+    store: Store,
+) -> None:
     pay(store, "p", 10)
     _terminate(store, connection(store))
+    assert store.execute("p", Reserve("a", 4)).applied
+    assert problems(store) == []
+
+
+@pytest.mark.faults
+def test_a_connection_lost_before_the_last_round_trip_has_done_nothing(store: Store) -> None:
+    pay(store, "p", 10)
+
+    def work(space: Workspace) -> None:
+        assert space.apply("p", Reserve("a", 4)).ok
+        space.flush()
+        _terminate(store, connection(store))
+        space.cursor.execute("SELECT 1").fetchone()
+
     with pytest.raises(StoreUnavailable):
-        store.execute("p", Reserve("a", 4))
+        store.run(work)
+    assert held(store, "p") == 0
     assert store.execute("p", Reserve("a", 4)).applied
     assert problems(store) == []
 

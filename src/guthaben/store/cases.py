@@ -65,10 +65,9 @@ def open_case(
 ) -> bool:
     """Open a case; tell whether it is new. The same payment, told again, stays one case."""
     cursor.execute(
-        "INSERT INTO credit_case (case_no, provider, payment_id, session_id, livemode, practice_no,"
-        " event_no, amount_minor, currency, reason, opened_at_s, status) VALUES ((SELECT"
-        " COALESCE(MAX(case_no), 0) + 1 FROM credit_case), 'stripe', ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " 'open') ON CONFLICT DO NOTHING",
+        "INSERT INTO credit_case (provider, payment_id, session_id, livemode, practice_no,"
+        " event_no, amount_minor, currency, reason, opened_at_s, status) VALUES"
+        " ('stripe', ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open') ON CONFLICT DO NOTHING",
         (
             payment_id, session_id, None if livemode is None else int(livemode), practice_no,
             event_no, amount_minor, currency, reason, now_s,
@@ -177,8 +176,8 @@ def write_note(
 ) -> None:
     """Write down what an operator did, and why."""
     cursor.execute(
-        "INSERT INTO credit_operator_note (note_no, subject, action, at_s, author, reason) VALUES"
-        " ((SELECT COALESCE(MAX(note_no), 0) + 1 FROM credit_operator_note), ?, ?, ?, ?, ?)",
+        "INSERT INTO credit_operator_note (subject, action, at_s, author, reason)"
+        " VALUES (?, ?, ?, ?, ?)",
         (subject, action, now_s, author, reason),
     )
 

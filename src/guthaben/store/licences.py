@@ -239,9 +239,8 @@ def hold(
 ) -> HeldRow:
     """Hold a subscription back, once; tell its number and why."""
     cursor.execute(
-        f"INSERT INTO credit_subscription_held (held_no, provider, livemode, subscription_id,"
-        f" reason, named, held_at_s) VALUES ((SELECT COALESCE(MAX(held_no), 0) + 1 FROM"
-        f" credit_subscription_held), '{_PROVIDER}', ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        f"INSERT INTO credit_subscription_held (provider, livemode, subscription_id, reason,"
+        f" named, held_at_s) VALUES ('{_PROVIDER}', ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (int(livemode), subscription_id, reason, named, now_s),
     )
     found = find_held(cursor, subscription_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from guthaben.store.session import Cursor
+from guthaben.store.session import LOCK_FREE, Cursor
 
 FAR_S = 3 * 86_400
 """No try is put off by so much: one that lies further ahead is left from before a clock was set."""
@@ -168,7 +168,7 @@ def is_due(cursor: Cursor, now_s: int) -> bool:
 def claim(cursor: Cursor, lease: str, *, now_s: int, for_s: int, limit: int) -> list[Claimed]:
     """Take due deliveries that nobody is sending; until the lease ends they are ours alone."""
     rows = cursor.execute(
-        f"{_JOINED} WHERE {_DUE} ORDER BY d.next_try_at_s, d.created_at_s LIMIT ?",
+        f"{_JOINED} WHERE {_DUE} ORDER BY d.next_try_at_s, d.created_at_s LIMIT ? {LOCK_FREE}",
         (now_s, now_s + FAR_S, now_s, now_s + FAR_S, limit),
     ).fetchall()
     found = []
@@ -243,8 +243,8 @@ def replay(
     found = [DeliveryRow(*row) for row in rows.fetchall()]
     cursor.executemany(
         "UPDATE credit_delivery SET status = 'waiting', attempts = 0, next_try_at_s = ?,"
-        f" lease = '', reason = 'replayed', done_at_s = 0 WHERE {_PLACE}",
-        [(now_s, *row[:4]) for row in found],
+        f" lease = '', reason = 'replayed', done_at_s = 0 WHERE {_PLACE} AND status = ?",
+        [(now_s, *row[:4], row.status) for row in found],
     )
     return found
 

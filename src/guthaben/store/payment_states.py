@@ -96,9 +96,8 @@ class OurPayment(NamedTuple):
 def begin_run(cursor: Cursor, since_s: int, until_s: int, *, fixes: bool, now_s: int) -> int:
     """Open a run and give its number."""
     row = cursor.execute(
-        "INSERT INTO credit_reconcile_run (run_no, since_s, until_s, fixes, started_at_s) VALUES"
-        " ((SELECT COALESCE(MAX(run_no), 0) + 1 FROM credit_reconcile_run), ?, ?, ?, ?)"
-        " RETURNING run_no",
+        "INSERT INTO credit_reconcile_run (since_s, until_s, fixes, started_at_s)"
+        " VALUES (?, ?, ?, ?) RETURNING run_no",
         (since_s, until_s, int(fixes), now_s),
     ).fetchone()
     return int(row[0])

@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from guthaben import config
 from guthaben.errors import StoreUnavailable
 from guthaben.store.copying import Table, tables_from
+from guthaben.store.postgres_schema import IDENTITIES, go_on
 from guthaben.store.session import Cursor
 
 T = TypeVar("T")
@@ -35,10 +36,6 @@ _TABLES = """
     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND c.relname LIKE 'credit\\_%' AND c.relname <> 'credit_reader'
     ORDER BY c.relname, a.attnum"""
-_IDENTITIES = """
-    SELECT table_name, column_name FROM information_schema.columns
-    WHERE table_schema = current_schema() AND is_identity = 'YES'
-    AND table_name LIKE 'credit\\_%'"""
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
 
 
@@ -156,11 +153,8 @@ class PostgresDatabase:
 
     def after_copy(self, cursor: Cursor) -> None:
         """Let every identity go on behind the highest number."""
-        for table, column in cursor.execute(_IDENTITIES).fetchall():
-            cursor.execute(
-                f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'),"
-                f" (SELECT COALESCE(MAX({column}), 0) + 1 FROM {table}), false)"
-            )
+        for table, column in cursor.execute(IDENTITIES).fetchall():
+            cursor.execute(go_on(table, column))
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask in one repeatable read."""

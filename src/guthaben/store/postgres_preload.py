@@ -193,6 +193,7 @@ def preload(
         cache.forget(name)
         if name not in cache.numbers:
             loaded.put(stranger(name), complete_since_s=now_s)
+            cache.caps[name] = {}
     no = cache.numbers
     numbers = sorted(no[name] for name in wanted.names if name in no)
     if not numbers:

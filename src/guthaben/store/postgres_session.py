@@ -67,7 +67,8 @@ class PostgresSession:
     def begin(self) -> tuple[WritingCursor, bool]:
         """Give a cursor that begins with its first statement and proves what was kept."""
         try:
-            if self.con is None or self.con.closed:
+            if self.con is None or self.con.closed or self._wire is None or self._wire.is_gone():
+                self._drop()
                 self._open()
             con = self.con
             assert con is not None

@@ -36,7 +36,7 @@ class Answer:
 
     __slots__ = ("_result", "_transformer")
 
-    def __init__(self, result: PGresult, transformer: Transformer) -> None:
+    def __init__(self, result: PGresult, transformer: Any) -> None:
         self._result = result
         self._transformer = transformer
 
@@ -51,7 +51,8 @@ class Answer:
         if result.status != _TUPLES or not result.ntuples:
             return []
         self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+        found: list[Any] = self._transformer.load_rows(0, result.ntuples, tuple)
+        return found
 
 
 class Wire:
@@ -82,6 +83,17 @@ class Wire:
         """Send a statement with all that is queued; give its rows."""
         place = self.send(sql, values)
         return self.flush()[place].rows()
+
+    def is_gone(self) -> bool:
+        """Tell whether the server has ended the connection while nothing was asked."""
+        poll = select.poll()
+        poll.register(self._pg.socket, select.POLLIN)
+        try:
+            while poll.poll(0):  # a notice, or its last words, then the end
+                self._pg.consume_input()
+        except psycopg.Error:
+            return True
+        return self._pg.status != pq.ConnStatus.OK
 
     def flush(self) -> list[Answer]:
         """Send what is queued and wait for all answers."""
@@ -130,7 +142,8 @@ class Wire:
 
     def _receive(self) -> tuple[list[PGresult], PGresult | None]:
         """Read until everything that was sent is answered; the waiting lets other threads work."""
-        pg, results = self._pg, []
+        pg = self._pg
+        results: list[PGresult] = []
         failed: PGresult | None = None
         poll = select.poll()
         poll.register(pg.socket, select.POLLIN | select.POLLOUT)

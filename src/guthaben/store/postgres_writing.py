@@ -18,11 +18,16 @@ from guthaben.store.postgres_bulk import Rewriter, columns_of
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_preload import Key, from_cache, preload, prove, prove_absent
 from guthaben.store.postgres_wire import Answer, Wire
-from guthaben.store.session import LOCK
+from guthaben.store.session import LOCK, LOCK_FREE, NEXT_ROW_ID
 
 _FEW: Final = 2
 _MOST_QUEUED: Final = 500
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
+_WORDS: Final = (
+    (LOCK, "FOR UPDATE"),
+    (LOCK_FREE, "FOR UPDATE OF d SKIP LOCKED"),
+    (NEXT_ROW_ID, "nextval(pg_get_serial_sequence('credit_event', 'row_id'))"),
+)
 _STAMP: Final = "SELECT pg_current_xact_id_if_assigned()::xid::text"
 """The version that this transaction gave to all rows it wrote."""
 
@@ -31,7 +36,9 @@ _STAMP: Final = "SELECT pg_current_xact_id_if_assigned()::xid::text"
 def numbered(sql: str) -> str:
     """Write a statement of ours PostgreSQL's way: `$1` for `?`, locks, no index hints."""
     number = count(1)
-    said = _INDEXED_BY.sub("", sql.replace(LOCK, "FOR UPDATE"))
+    said = _INDEXED_BY.sub("", sql)
+    for words, ours in _WORDS:
+        said = said.replace(words, ours)
     return re.sub(r"\?", lambda _mark: f"${next(number)}", said)
 
 

@@ -18,6 +18,14 @@ LOCK = "/* FOR UPDATE */"
 """Ends a question whose row a writer locks where the database locks rows; elsewhere a comment."""
 
 
+LOCK_FREE = "/* FOR UPDATE OF d SKIP LOCKED */"
+"""Ends a question after rows called `d` that nobody else holds: what one server takes, another
+passes by. Where there is one writer it is a comment."""
+
+NEXT_ROW_ID = "(SELECT COALESCE(MAX(row_id), 0) + 1 FROM credit_event)"
+"""The next number of a credit event as people see it; from a sequence where several may write."""
+
+
 class Conflict(Exception):
     """Another server was in the way (deadlock, lost race); what was begun is undone."""
 

@@ -172,7 +172,8 @@ def raise_alarm(cursor: Cursor, code: str, subject: str, now_s: int, practice_no
     cursor.execute(
         "INSERT INTO credit_alarm (practice_no, code, subject, raised_at_s)"
         " SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM credit_alarm"
-        " WHERE code = ? AND subject = ? AND practice_no = ? AND cleared_at_s = 0)",
+        " WHERE code = ? AND subject = ? AND practice_no = ? AND cleared_at_s = 0)"
+        " ON CONFLICT DO NOTHING",  # another server has raised it in this moment
         (practice_no, code, subject, now_s, code, subject, practice_no),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from guthaben.domain.auto_topup import COOLDOWN_S, AutoTopup, Consent
 from guthaben.domain.topup import CreditEvent
-from guthaben.store.session import Cursor
+from guthaben.store.session import NEXT_ROW_ID, Cursor
 
 PAYMENT, SESSION = "payment", "session"
 
@@ -26,9 +26,7 @@ _CHANGING = (
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO credit_event (practice_no, row_id, {SELECTED}) VALUES"
-    " (?, COALESCE(?, (SELECT COALESCE(MAX(row_id), 0) + 1 FROM credit_event)), "
-    + ", ".join("?" * len(_STORED))
-    + ")"
+    f" (?, COALESCE(?, {NEXT_ROW_ID}), " + ", ".join("?" * len(_STORED)) + ")"
 )
 _UPDATE = (
     f"UPDATE credit_event SET {', '.join(f'{name} = ?' for name in _CHANGING)}"
@@ -63,7 +61,10 @@ def load_event(cursor: Cursor, practice_no: int, event_no: int) -> CreditEvent |
 def insert_event(
     cursor: Cursor, practice_no: int, event: CreditEvent, row_id: int | None = None
 ) -> None:
-    """Store a new credit event; what the host said about it goes to the erasable notes."""
+    """Store a new credit event; what the host said about it goes to the erasable notes.
+
+    Whoever gives a `row_id` sees to it that later ones go on behind it.
+    """
     cursor.execute(_INSERT, (practice_no, row_id, *event[:-1]))
 
 
