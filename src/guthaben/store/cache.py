@@ -6,6 +6,7 @@ forget is always safe. What is kept is bounded.
 
 from __future__ import annotations
 
+from guthaben.domain.auto_topup import AutoTopup
 from guthaben.domain.calls import RESERVED, Call
 from guthaben.domain.caps import Caps
 from guthaben.domain.grants import ALLOWANCE, Grant
@@ -23,6 +24,8 @@ class Cache:
         self.calls: dict[tuple[str, int], Call] = {}
         self.no_allowance: set[tuple[str, str, int]] = set()
         self.caps: dict[str, Caps] = {}
+        self.triggers: dict[str, AutoTopup] = {}
+        """When their credit counts as low."""
         self.written: set[str] = set()
         """Practices whose rows the transaction at hand wrote."""
 
@@ -32,6 +35,7 @@ class Cache:
         self.calls.clear()
         self.no_allowance.clear()
         self.caps.clear()
+        self.triggers.clear()
         self.written.clear()
 
     def keep(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from guthaben.domain.auto_topup import AutoTopup
 from guthaben.domain.calls import Call
 from guthaben.domain.commands import KeyRecord, Step
 from guthaben.domain.grants import Grant
@@ -141,6 +142,14 @@ class Loaded:
         known = self.steps.get(place)
         if known is None and practice.practice_no and place not in self.absent_steps:
             known = leases.load_step(self.cursor, practice.practice_no, kind, key)
+        return known
+
+    def triggers(self, practice: Practice) -> AutoTopup:
+        """Give what decides when credit is low, and nothing else of the automatic top-up."""
+        known = self.cache.triggers.get(practice.practice_id)
+        if known is None:
+            known = topups.load_triggers(self.cursor, practice.practice_no)
+            self.cache.triggers[practice.practice_id] = known
         return known
 
     def money_key(self, practice: Practice, operation: str, key: str) -> KeyRecord | None:

@@ -51,6 +51,7 @@ class ProvenCache(Cache):
         self.stamps.pop(practice_id, None)
         self.practices.pop(practice_id, None)
         self.caps.pop(practice_id, None)
+        self.triggers.pop(practice_id, None)
         for call_no in self._open.pop(practice_id, ()):
             self.calls.pop((practice_id, call_no), None)
 

@@ -233,6 +233,18 @@ def claim_context(
     )
 
 
+def load_triggers(cursor: Cursor, practice_no: int) -> AutoTopup:
+    """Read when credit counts as low; whoever changes it writes the practice's row too."""
+    row = cursor.execute(
+        "SELECT trigger_percent, trigger_below_nano_usd FROM credit_topup_settings"
+        " WHERE practice_no = ?",
+        (practice_no,),
+    ).fetchone()
+    if row is None:
+        return AutoTopup()
+    return AutoTopup(trigger_percent=row[0], trigger_below_nano_usd=row[1])
+
+
 def default_context(cap_month: str, cap_zone: str) -> AutoTopup:
     """Give the context of a practice that never set anything up."""
     return AutoTopup(cap_month=cap_month, cap_zone=cap_zone, cooldown_s=COOLDOWN_S)

@@ -381,11 +381,13 @@ class Workspace:
             practice = self._loaded.practices[practice_id]
             if not practice.auto_topup_armed or practice.auto_topup_next_s > self.now_s:
                 continue
-            context = self.claim_context(practice_id)
-            practice = self._loaded.practices[practice_id]
+            # Everything else that the claim looks at is read only where credit is low.
             period = current_period(practice, self.now_s)
+            self._loaded.need_allowance(practice_id, period.license, period.start_s, period.end_s)
+            practice = self._loaded.practices[practice_id]
             available = balance_of(practice, period, self.now_s).available_nano_usd
-            if below_trigger(context, available, period.allowance_nano_usd, missing > 0):
+            triggers = self._loaded.triggers(practice)
+            if below_trigger(triggers, available, period.allowance_nano_usd, missing > 0):
                 claim = ClaimTopup(new_topup_id(), "", missing > 0, missing)
                 outcome = self.apply(practice_id, claim)
                 if outcome.applied:
