@@ -71,14 +71,28 @@ def demo(
     run(port, data)
 
 
-def migrate(db: Db = None, as_json: AsJson = False) -> None:
+def migrate(
+    db: Db = None,
+    as_json: AsJson = False,
+    distribute: Annotated[
+        str | None,
+        typer.Option(metavar="citus", help="Then spread the tables by practice over a cluster."),
+    ] = None,
+) -> None:
     """Create the database, or bring it up to date."""
     with opened(db, create=True) as guthaben:
-        location = guthaben.core.store.name
+        store = guthaben.core.store
+        location = store.name
+        spread = store.distribute(distribute) if distribute is not None else None
     if as_json:
-        say_json({"database": location, "ok": True})
-    else:
-        say(f"{location} is up to date.")
+        told = {} if spread is None else {"distributed": True, "changed": spread}
+        say_json({"database": location, "ok": True, **told})
+        return
+    say(f"{location} is up to date.")
+    if spread is not None:
+        say(
+            "Its tables are spread by practice now." if spread else "Its tables were spread before."
+        )
 
 
 def expire(db: Db = None, as_json: AsJson = False) -> None:

@@ -47,6 +47,13 @@ class Database(Protocol):
         """Let numbers that the database gives out go on behind those that were copied."""
         ...
 
+    def distribute(self, by: str) -> bool:
+        """Spread the tables over the nodes of a cluster; tell whether that was still to do.
+
+        Raises `ConfigError`, with nothing changed, where that can't be.
+        """
+        ...
+
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask something of one moment. Raises `StoreUnavailable`."""
         ...

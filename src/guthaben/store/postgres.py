@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from guthaben import config
-from guthaben.errors import StoreUnavailable
+from guthaben.errors import ConfigError, StoreUnavailable
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.postgres_schema import IDENTITIES, go_on
 from guthaben.store.session import Cursor
@@ -155,6 +155,15 @@ class PostgresDatabase:
         """Let every identity go on behind the highest number."""
         for table, column in cursor.execute(IDENTITIES).fetchall():
             cursor.execute(go_on(table, column))
+
+    def distribute(self, by: str) -> bool:
+        """Spread the tables with Citus."""
+        from guthaben.store import postgres_distribute
+
+        if by != "citus":
+            raise ConfigError(f"Tables are spread with citus, not {by!r}: nothing was changed.")
+        with connect(self.url) as con:
+            return postgres_distribute.distribute(con)
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask in one repeatable read."""

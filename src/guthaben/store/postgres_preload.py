@@ -42,7 +42,9 @@ _PRACTICE = ", ".join(Practice._fields[:-1])
 _GRANT = ", ".join(Grant._fields)
 _CALL = ", ".join(f"c.{name}" for name in calls.COLUMNS)
 _STEP = ", ".join(f"s.{name}" for name in Step._fields)
-NUMBERS: Final = "SELECT practice_id, practice_no FROM credit_practice WHERE practice_id = ANY($1)"
+NUMBERS: Final = (
+    "SELECT practice_id, practice_no FROM credit_practice_name WHERE practice_id = ANY($1)"
+)
 PRACTICES: Final = (
     f"SELECT xmin::text, {_PRACTICE} FROM credit_practice WHERE practice_no = ANY($1)"
     " ORDER BY practice_no FOR UPDATE"

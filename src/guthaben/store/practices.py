@@ -102,6 +102,10 @@ def load_grants(cursor: Cursor, practice_no: int, numbers: Iterable[int]) -> lis
 def insert_practice(cursor: Cursor, practice: Practice) -> int:
     """Store a new practice; tell its internal number."""
     (practice_no,) = cursor.execute(_INSERT_PRACTICE, practice[1:-1]).fetchone()
+    cursor.execute(
+        "INSERT INTO credit_practice_name (practice_id, practice_no) VALUES (?, ?)",
+        (practice.practice_id, practice_no),
+    )
     return int(practice_no)
 
 

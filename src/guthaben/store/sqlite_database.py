@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from guthaben.errors import StoreUnavailable
+from guthaben.errors import ConfigError, StoreUnavailable
 from guthaben.store.connection import Location, connect
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.session import Cursor
@@ -52,6 +52,13 @@ class SqliteDatabase:
 
     def after_copy(self, cursor: Cursor) -> None:
         """Nothing to do: SQLite numbers after the highest."""
+
+    def distribute(self, by: str) -> bool:
+        """Refuse: a file is one node."""
+        raise ConfigError(
+            f"A SQLite file can't be spread with {by!r}: nothing was changed. Move to PostgreSQL"
+            " first: guthaben copy --to postgresql://..."
+        )
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask through an idle connection, or a new one."""

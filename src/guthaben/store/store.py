@@ -157,6 +157,13 @@ class Store:
                     self._start()
         return self._writers
 
+    def distribute(self, by: str) -> bool:
+        """Spread the tables over the nodes of a cluster; tell whether that was still to do.
+
+        Raises `ConfigError`, with nothing changed, where that can't be.
+        """
+        return self._database.distribute(by)
+
     # ---- changing
 
     def execute(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:

@@ -12,3 +12,13 @@ UPDATE credit_alarm SET cleared_at_s = raised_at_s WHERE cleared_at_s = 0 AND EX
 
 CREATE UNIQUE INDEX credit_alarm_open ON credit_alarm (code, subject, practice_no)
     WHERE cleared_at_s = 0;
+
+-- Which number a practice has, for ever. Apart from credit_practice, so that this can be spread by the
+-- number, and a name still be given once.
+CREATE TABLE credit_practice_name (
+    practice_id TEXT PRIMARY KEY,
+    practice_no INTEGER NOT NULL UNIQUE
+) WITHOUT ROWID;
+
+INSERT INTO credit_practice_name (practice_id, practice_no)
+    SELECT practice_id, practice_no FROM credit_practice;

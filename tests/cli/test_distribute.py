@@ -1,0 +1,31 @@
+"""`guthaben migrate --distribute`: what is said and returned where there is no cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from guthaben.cli.app import app
+from tests import postgres
+
+SETTINGS = 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "said"),
+    [
+        ("sqlite", "citus", "A SQLite file can't be spread"),
+        ("postgresql", "citus", "Citus is not installed in this database: nothing was changed."),
+        ("postgresql", "odd", "Tables are spread with citus, not 'odd': nothing was changed."),
+    ],
+)
+def test_what_cannot_be_spread_is_left_and_explained(
+    tmp_path: Path, kind: str, by: str, said: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/credit.db" if kind == "sqlite" else postgres.fresh()
+    result = CliRunner().invoke(app, ["migrate", "--db", url, "--distribute", by])
+    assert (result.exit_code, result.stdout) == (SETTINGS, "")
+    assert said in result.stderr
+    assert CliRunner().invoke(app, ["verify", "--db", url]).exit_code == 0
