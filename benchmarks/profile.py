@@ -2,8 +2,8 @@
 
 Two looks at the same load. First a watch around each stage of the writer's batch, by the clock and
 by the processor; what is left is the callers' side. Then py-spy, if it is installed, counts in
-which module the processor is (no code is changed for that). It writes to the screen, and to the
-file that `--json` names.
+which module the processor is (no code is changed for that). It writes benchmarks/results/profile.*
+and the block of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import databases as places
+from benchmarks import machine
 from benchmarks.child import environment, job_of, measure
 from benchmarks.databases import Database
 from benchmarks.load import Load
+from benchmarks.report import PAGE, RESULTS, TITLES, replaced
 
 LOADS = {
     "1 thread": Load("threads", 1, hot=False, seconds=3),
@@ -38,7 +40,7 @@ def main() -> None:
     """Profile every database there is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--databases", default="sqlite,postgresql", help="which, with commas")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--no-files", action="store_true", help="only show it")
     options = parser.parse_args()
     place = places.folder()
     figures: dict[str, Any] = {}
@@ -54,8 +56,26 @@ def main() -> None:
                 chosen.append(found)
         for database in chosen:
             figures[database.name] = profiled(database)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if not options.no_files:
+        write(figures)
+
+
+def write(figures: dict[str, Any], results: Path = RESULTS, page: Path = PAGE) -> None:
+    """Write the figures as JSON and as tables, the tables into the page too."""
+    run = {
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "databases": figures,
+    }
+    (results / "profile.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    made = ", ".join([*run["machine"].values(), f"python {run['versions']['python']}"])
+    told = [f"Commit {run['commit']}. {made}."]
+    for name, loads in figures.items():
+        told += [text(f"{TITLES[name]}, {load}", one) for load, one in loads.items()]
+    block = "\n\n".join(told)
+    (results / "profile.md").write_text(f"# Profile\n\n{block}", encoding="utf-8")
+    page.write_text(replaced(page.read_text("utf-8"), "profile", block), encoding="utf-8")
 
 
 def profiled(database: Database, loads: dict[str, Load] = LOADS) -> dict[str, Any]:
@@ -67,7 +87,7 @@ def profiled(database: Database, loads: dict[str, Load] = LOADS) -> dict[str, An
         told = measure("stages", url, load._asdict())
         told["modules"] = modules(url, load)
         figures[name] = told
-        print(text(f"{database.about()['version']}, {name}", told))
+        print(text(f"{TITLES[database.name]}, {name}", told))
     database.drop("profile")
     return figures
 
@@ -127,7 +147,7 @@ def text(title: str, told: dict[str, Any]) -> str:
         f" {told['waits']:.2f} waits (of any thread) and {told['write_calls']:.2f} writes of"
         f" {told['written_bytes']:,.0f} bytes a pair."
     )
-    lines = [f"## {title}", "", summary, ""]
+    lines = [f"### {title}", "", summary, ""]
     lines += ["| stage of the writer | us by the clock | us of the processor | times a pair |"]
     lines += ["|---|---|---|---|"]
     for name, stage in sorted(stages.items(), key=lambda item: -item[1]["wall_us"]):

@@ -13,7 +13,7 @@ from benchmarks.goals import Run, Verdict, judge
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BLOCKS = ("latest", "full")
+BLOCKS = ("latest", "full", "profile")
 """Runs that docs/performance.md shows."""
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
