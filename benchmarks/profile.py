@@ -62,7 +62,7 @@ def main() -> None:
 
 def write(figures: dict[str, Any], results: Path = RESULTS, page: Path = PAGE) -> None:
     """Write the figures as JSON and as tables, the tables into the page too."""
-    run = {
+    run: dict[str, Any] = {
         "machine": machine.machine(),
         "versions": machine.versions(),
         "commit": machine.commit(),
