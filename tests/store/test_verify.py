@@ -193,6 +193,7 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "in pages":
         monkeypatch.setattr(verify_rows, "PAGE_TRANSFERS", 2)
         monkeypatch.setattr(verify_rows, "PAGE_PRACTICES", 1)
+        monkeypatch.setattr(verifying, "WORTH_A_QUESTION", 1)
         monkeypatch.setattr(verifying, "GROUP_PRACTICES", 1)
 
 

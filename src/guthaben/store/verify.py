@@ -27,6 +27,8 @@ from guthaben.store.verify_rows import (
 
 GROUP_TRANSFERS = 50_000
 GROUP_PRACTICES = 500
+WORTH_A_QUESTION = 500
+"""From so many transfers on, on average, each practice's are asked for by themselves."""
 _MOST_CALLS_NAMED = 20
 _ENDS = (-(1 << 62), 1 << 62)
 
@@ -88,8 +90,8 @@ def groups(practices: Iterable[Stored]) -> Iterator[list[Stored]]:
 
 def _replayed(cursor: Cursor, group: list[Stored], span: Span) -> list[Replay]:
     """Replay every practice of a group, in its order."""
-    if len(group) == 1:
-        return [replay(group[0].practice_id, transfers(cursor, group[0].practice_no))]
+    if sum(stored.last_seq for stored in group) >= len(group) * WORTH_A_QUESTION:
+        return [replay(one.practice_id, transfers(cursor, one.practice_no)) for one in group]
     by_practice: dict[int, Replay] = {}
     names = {stored.practice_no: stored.practice_id for stored in group}
     for practice_no, rows in transfers_by_practice(cursor, span):

@@ -22,7 +22,7 @@ from guthaben.store.practices import grant_from_row
 from guthaben.store.session import Cursor
 
 T = TypeVar("T")
-PAGE_TRANSFERS = 50_000
+PAGE_TRANSFERS = 5_000
 PAGE_PRACTICES = 5_000
 _TRANSFER = ", ".join(Transfer._fields)
 _GRANT = ", ".join(Grant._fields)
