@@ -20,6 +20,7 @@ from guthaben.store.schema import migrations
 
 FOLDER_VARIABLE = "GUTHABEN_BENCH_FOLDER"
 POSTGRESQL_VARIABLE = "GUTHABEN_BENCH_POSTGRESQL"
+_PREFIX = "guthaben_bench_"
 _MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 _TOLD = ("shared_buffers", "max_wal_size", "wal_sync_method")
 _CALLS = "SELECT COALESCE(SUM(next_call_no - 1), 0) FROM credit_practice"
@@ -58,6 +59,10 @@ class Database(Protocol):
 
     def drop(self, label: str) -> None:
         """Throw a database away, if there is one."""
+        ...
+
+    def labels(self) -> list[str]:
+        """List the databases that are there."""
         ...
 
     def calls(self, label: str) -> int:
@@ -111,6 +116,10 @@ class Sqlite:
         """Throw a file away, with what lies beside it."""
         for file in self._folder.glob(f"{label}.db*"):
             file.unlink()
+
+    def labels(self) -> list[str]:
+        """List the files that are there."""
+        return [path.stem for path in self._folder.glob("*.db")]
 
     def calls(self, label: str) -> int:
         """Tell how many calls a file holds; 0 too where there is none."""
@@ -167,6 +176,13 @@ class Postgresql:
         with self._connected() as con:
             con.execute(f"DROP DATABASE IF EXISTS {_named(label)} WITH (FORCE)")
 
+    def labels(self) -> list[str]:
+        """List our databases on the server."""
+        with self._connected() as con:
+            rows = con.execute("SELECT datname FROM pg_database ORDER BY datname").fetchall()
+        names = [name for (name,) in rows if name.startswith(_PREFIX)]
+        return [name.removeprefix(_PREFIX).replace("_", "-") for name in names]
+
     def calls(self, label: str) -> int:
         """Tell how many calls a database holds; 0 too where there is none."""
         if not self._exists(label):
@@ -213,7 +229,7 @@ class Postgresql:
 
 
 def _named(label: str) -> str:
-    return f"guthaben_bench_{label.replace('-', '_')}"
+    return _PREFIX + label.replace("-", "_")
 
 
 @contextmanager

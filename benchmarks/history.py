@@ -47,6 +47,9 @@ def measure_history(
                 "skipped": f"{calls:,} past calls take about {needed_s:.0f} s to write and there"
                 f" were {max(0.0, deadline.left_s):.0f} s left: make bench-full writes them"
             }
+        for old in database.labels():
+            if old.startswith(f"past-{calls}-"):
+                database.drop(old)
         tell(f"{database.name}: writing {calls:,} past calls, once")
         url = database.fresh(label)
         past_of = {"practices": PRACTICES, "calls": calls}

@@ -8,11 +8,9 @@ calls look like an application's: the key that the engine makes itself, a model,
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from guthaben import Guthaben
 from guthaben.domain.calls import BY_CALLER, SETTLED, Call, Operation, Usage
@@ -31,10 +29,6 @@ VERSION = 1
 """Another number, and what was kept is written anew."""
 _SPREAD_S = 20 * 86_400
 _ROWS_AT_ONCE = 20_000
-
-_INSERT = re.compile(
-    r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\) VALUES \((?P<values>[^()]*)\)"
-)
 
 Pair = tuple[Call, Transfer]
 
@@ -60,18 +54,18 @@ def _write(practice_id: str, count: int, space: Workspace) -> None:
     practice = practices.load_practice(space.cursor, practice_id)
     assert practice is not None
     (grant,) = practice.grants.values()
-    number, cursor = practice.practice_no, _quick(space.cursor)
+    number, cursor = practice.practice_no, space.cursor
     made = list(islice(past(practice, grant, space.now_s - _SPREAD_S, practice.last_seq), count))
     calls.insert_calls(cursor, [(number, call) for call, _ in made])
     journal.insert_transfers(cursor, [(number, transfer) for _, transfer in made])
     used = sum(transfer.amount_nano_usd for _, transfer in made)
     left = grant._replace(free_nano_usd=grant.free_nano_usd - used)
-    practices.update_grants(space.cursor, [(number, left)])
+    practices.update_grants(cursor, [(number, left)])
     last = made[-1][1]
     after = practice._replace(
         head=last.hash, last_seq=last.seq, next_call_no=practice.next_call_no + count
     )
-    practices.update_counters(space.cursor, [after])
+    practices.update_counters(cursor, [after])
 
 
 def past(practice: Practice, grant: Grant, begun_at_s: int, seed: int) -> Iterator[Pair]:
@@ -98,32 +92,3 @@ def past(practice: Practice, grant: Grant, begun_at_s: int, seed: int) -> Iterat
         )  # fmt: skip
         yield call, transfer
         offset += 1
-
-
-class _Copying:
-    """PostgreSQL's COPY in place of the store's INSERT of many rows: the same table and columns."""
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> Any:
-        """Copy the rows, if the statement is an INSERT and nothing else."""
-        found = _INSERT.fullmatch(sql)
-        if found is None:
-            return self._cursor.executemany(sql, rows)
-        values = [value.strip() for value in found["values"].split(",")]
-        rest = [None if value == "NULL" else int(value) for value in values if value != "?"]
-        if any(value == "?" for value in values[len(values) - len(rest) :]):
-            return self._cursor.executemany(sql, rows)
-        copied = f"COPY {found['table']} ({found['columns']}) FROM STDIN"
-        with self._cursor.con.cursor().copy(copied) as copy:
-            for row in rows:
-                copy.write_row((*row, *rest))
-        return self
-
-
-def _quick(cursor: Any) -> Any:
-    return _Copying(cursor) if hasattr(cursor, "con") else cursor

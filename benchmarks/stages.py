@@ -30,7 +30,12 @@ PLACES = [
     ("guthaben.store.workspace", "Workspace", "committed", "keep states"),
     ("guthaben.store.sqlite_session", "SqliteSession", "commit", "COMMIT"),
     ("guthaben.store.postgres_session", "PostgresSession", "commit", "COMMIT"),
+    ("guthaben.store.postgres_wire", "Wire", "flush", "the server"),
 ]
+
+
+Sums = dict[str, list[float]]
+"""By the name of a stage: seconds by the clock, of the processor, and how often."""
 
 
 class Stage(NamedTuple):
@@ -45,19 +50,22 @@ class Stages:
     """Adds up the time between the beginning and the end of wrapped methods, thread by thread."""
 
     def __init__(self) -> None:
-        self._open = threading.local()
-        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+        self._threads = threading.local()
+        self._all_sums: list[Sums] = []
 
-    def clear(self) -> None:
-        """Forget what was added until now."""
-        self._sums.clear()
+    def _mine(self) -> tuple[list[list[float]], Sums]:
+        """Give this thread's open stages and sums; several lanes may write at once."""
+        if not hasattr(self._threads, "sums"):
+            self._threads.open, self._threads.sums = [], defaultdict(lambda: [0.0, 0.0, 0.0])
+            self._all_sums.append(self._threads.sums)
+        return self._threads.open, self._threads.sums
 
     def wrapped(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Give the function with a watch around it."""
 
         @wraps(function)
         def timed(*args: Any, **options: Any) -> Any:
-            inner: list[list[float]] = self._open.__dict__.setdefault("stack", [])
+            inner, sums = self._mine()
             mine = [0.0, 0.0]
             inner.append(mine)
             wall, cpu = time.perf_counter(), time.thread_time()
@@ -66,7 +74,7 @@ class Stages:
             finally:
                 wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
                 inner.pop()
-                total = self._sums[name]
+                total = sums[name]
                 total[0] += wall - mine[0]
                 total[1] += cpu - mine[1]
                 total[2] += 1
@@ -89,10 +97,13 @@ class Stages:
 
     def per(self, pairs: int) -> dict[str, Stage]:
         """Give every stage's share of one pair."""
-        return {
-            name: Stage(1e6 * wall / pairs, 1e6 * cpu / pairs, times / pairs)
-            for name, (wall, cpu, times) in self._sums.items()
-        }
+        names = {name for sums in self._all_sums for name in sums}
+        found = {}
+        for name in names:
+            parts = [sums[name] for sums in self._all_sums if name in sums]
+            wall, cpu, times = (sum(part[index] for part in parts) for index in range(3))
+            found[name] = Stage(1e6 * wall / pairs, 1e6 * cpu / pairs, times / pairs)
+        return found
 
 
 def watch(url: str, load: Load) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def test_the_past_written_in_bulk_is_what_the_engine_would_have_left(database: D
             credit.reserve(past.name_of(3), 1_000_000).settle(700_000)
             assert credit.verify().ok
         assert database.calls("past-test") == 301
+        assert "past-test" in database.labels()
         assert 50 < database.vacuumed("past-test").bytes_per_call < 20_000
     finally:
         database.drop("past-test")
