@@ -1,9 +1,12 @@
 """What holds for every test: a clean environment, and how long random tests run."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import databases
 
 # How many times longer than usual tests marked "soak" run; `make soak` sets it.
 SOAK_FACTOR = max(1, int(os.environ.get("SOAK_FACTOR", "1")))
@@ -19,6 +22,32 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("project")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=[*databases.KINDS, "both"],
+        default="both",
+        help="which databases the tests of both run on",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what says nothing of a file on both databases."""
+    if "database_kind" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--database")
+    kinds = [kind for kind in databases.KINDS if chosen in (kind, "both")]
+    if "path" in metafunc.fixturenames or metafunc.definition.get_closest_marker("sqlite"):
+        kinds = [databases.SQLITE]
+    metafunc.parametrize("database_kind", kinds)
+
+
+@pytest.fixture
+def database(database_kind: str, tmp_path: Path) -> databases.Database:
+    """An empty database with the schema, of each kind in turn."""
+    return databases.made(database_kind, tmp_path)
 
 
 @pytest.fixture(scope="session")

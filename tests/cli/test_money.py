@@ -15,19 +15,12 @@ from guthaben.cli.app import app
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.purchases import PaymentNotice, credit_payment, quarantine
 from guthaben.services.webhooks import Inbox
-from tests.services.fakes import FakeGateway
+from tests.services.fakes import Elsewhere, FakeGateway
 from tests.services.house import CHF_30, TEN_USD, metadata_of, page_of, sign
 
 SECRET = "whsec_cli"
 DONE, REFUSED, UNAVAILABLE, SETTINGS, MENDED = 0, 1, 3, 4, 5
 Run = Callable[..., Any]
-
-
-class Provider(FakeGateway):
-    """The fake, without its look at the database."""
-
-    def _note(self, method: str, argument: Any) -> None:
-        """Note nothing."""
 
 
 def told(notice: PaymentNotice, is_right: bool, space: Any) -> None:
@@ -39,12 +32,12 @@ def told(notice: PaymentNotice, is_right: bool, space: Any) -> None:
 
 
 @pytest.fixture
-def provider() -> Provider:
-    return Provider(Path("nowhere"), livemode=False)
+def provider() -> FakeGateway:
+    return FakeGateway(Elsewhere(), livemode=False)
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: Provider) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: FakeGateway) -> Run:
     """Run a command in a folder of its own, with a credited and a held-back payment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STRIPE_SECRET_KEY", "sk_test_cli")
@@ -91,7 +84,7 @@ def test_a_decision_is_one_of_three(run: Run, how: tuple[str, ...]) -> None:
     assert run("quarantine", "list", "--json")["cases"] != []
 
 
-def test_a_case_is_given_back(run: Run, provider: Provider) -> None:
+def test_a_case_is_given_back(run: Run, provider: FakeGateway) -> None:
     told = run("quarantine", "resolve", "1", "--refund", "--reason", "asked for").stdout
     assert "30.00 CHF, succeeded" in told
     assert run("quarantine", "show", "1", "--json")["status"] == "refunded"
@@ -111,7 +104,7 @@ def test_a_refund_tells_first_and_then_gives_back(run: Run) -> None:
 
 
 def test_reconcile_tells_mends_and_ends_with_its_code(
-    run: Run, provider: Provider, tmp_path: Path
+    run: Run, provider: FakeGateway, tmp_path: Path
 ) -> None:
     provider.put("pi_1", refunded_rappen=600)
     run("quarantine", "resolve", "1", "--dismiss", "--reason", "seen")
@@ -125,7 +118,7 @@ def test_reconcile_tells_mends_and_ends_with_its_code(
     run("reconcile", "--since", "yesterday", code=REFUSED)
 
 
-def test_a_provider_that_can_not_be_asked_has_its_own_code(run: Run, provider: Provider) -> None:
+def test_a_provider_that_can_not_be_asked_has_its_own_code(run: Run, provider: FakeGateway) -> None:
     from guthaben.errors import PaymentUnavailable
 
     provider.down = PaymentUnavailable("down")
@@ -139,7 +132,7 @@ def test_without_a_key_nothing_is_asked(run: Run, monkeypatch: pytest.MonkeyPatc
     assert run("quarantine", "list", "--json")["cases"] != []
 
 
-def test_events_are_listed_shown_retried_and_discarded(run: Run, provider: Provider) -> None:
+def test_events_are_listed_shown_retried_and_discarded(run: Run, provider: FakeGateway) -> None:
     with Guthaben.open("sqlite:///guthaben.db") as guthaben:
         inbox = Inbox(guthaben, provider, secrets=lambda: (SECRET,), livemode_expected=False)
         event = {

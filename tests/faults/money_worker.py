@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.refunds import Wish
 from guthaben.services.webhooks import Inbox
 from guthaben.store import inbox as inbox_rows
-from tests.services.fakes import FakeGateway
+from tests.services.fakes import Elsewhere, FakeGateway
 from tests.services.house import NOON, SECRET, metadata_of
 
 
@@ -21,10 +20,10 @@ def die(*_args: object, **_options: object) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(path: Path, where: str) -> None:
+def main(url: str, where: str) -> None:
     """Open the database, and work until the end comes."""
-    guthaben = Guthaben.open(f"sqlite:///{path}", clock_ms=lambda: NOON * 1000)
-    gateway = FakeGateway(path)
+    guthaben = Guthaben.open(url, clock_ms=lambda: NOON * 1000)
+    gateway = FakeGateway(Elsewhere())
     gateway.put("pi_1", metadata=metadata_of())
     inbox = Inbox(guthaben, gateway, secrets=lambda: (SECRET,), livemode_expected=True)
     if where == "read":
@@ -46,4 +45,4 @@ def main(path: Path, where: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1], sys.argv[2])

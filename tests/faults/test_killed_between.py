@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def killed(house: House, where: str) -> None:
     """Let a process work on the database and be killed at a place."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    command = [sys.executable, "-m", "tests.faults.money_worker", str(house.path), where]
+    command = [sys.executable, "-m", "tests.faults.money_worker", house.database.url, where]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 

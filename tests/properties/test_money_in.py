@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import stripe
@@ -27,18 +26,11 @@ from guthaben.services.guthaben import Guthaben
 from guthaben.services.reconcile import Reconciler
 from guthaben.services.refunds import Wish
 from guthaben.services.webhooks import Inbox
-from tests.services.fakes import FakeGateway
+from tests.services.fakes import Elsewhere, FakeGateway
 
 SECRET = "whsec_of_the_properties"
 START_S = 1_762_945_200
 PRACTICE = "prac_1"
-
-
-class Provider(FakeGateway):
-    """The fake, without its look at the database: there is none on disk."""
-
-    def _note(self, method: str, argument: Any) -> None:
-        """Note nothing."""
 
 
 @dataclass
@@ -69,7 +61,7 @@ class World:
     def __init__(self) -> None:
         self.at_s = START_S
         self.guthaben = Guthaben.open("sqlite:///:memory:", clock_ms=lambda: self.at_s * 1000)
-        self.provider = Provider(Path("nowhere"))
+        self.provider = FakeGateway(Elsewhere())
         self.inbox = Inbox(
             self.guthaben, self.provider, secrets=lambda: (SECRET,), livemode_expected=True
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import databases
 from tests.services.house import House
 
 Build = Callable[..., House]
@@ -19,14 +20,14 @@ MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
-def build() -> Iterator[Build]:
+def build(database_kind: str) -> Iterator[Build]:
     """Build a house; several in one test stand apart."""
     built: list[House] = []
     base = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=base) as folder:
 
         def make(**options: Any) -> House:
-            made = House(Path(folder) / f"credit{len(built)}.db", **options)
+            made = House(databases.made(database_kind, Path(folder), len(built)), **options)
             built.append(made)
             return made
 

@@ -7,14 +7,12 @@ else could write: so a test sees that the attempt was durable, and that no trans
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from guthaben.errors import PaymentError, PaymentOutcomeUnknown, PaymentRejected
 from guthaben.payments.facts import BalanceEntry, DisputeFacts, RefundFacts
@@ -71,11 +69,35 @@ _STATUS = {
 }
 
 
+class Elsewhere:
+    """Stands where a fake's database would, for tests that don't ask what was committed."""
+
+    def rows(self, _sql: str) -> list[dict[str, Any]]:
+        """Show nothing."""
+        return []
+
+    def can_be_written(self) -> bool:
+        """Say yes."""
+        return True
+
+
+class Looked(Protocol):
+    """What the fake looks into whenever it is asked something."""
+
+    def rows(self, sql: str, /) -> list[dict[str, Any]]:
+        """Show what is committed."""
+        ...
+
+    def can_be_written(self) -> bool:
+        """Tell whether nobody keeps a transaction open."""
+        ...
+
+
 @dataclass
 class FakeGateway:
     """Implements `PaymentGateway`. `steps` are the next charges; without one a card is charged."""
 
-    database: Path
+    database: Looked
     livemode: bool = True
     steps: deque[Step] = field(default_factory=deque)
     asked: list[Asked] = field(default_factory=list)
@@ -359,7 +381,8 @@ class FakeGateway:
             )  # fmt: skip
 
     def _note(self, method: str, argument: Any) -> None:
-        committed, could_write = _look(self.database)
+        could_write = self.database.can_be_written()
+        committed = self.database.rows("SELECT * FROM credit_event ORDER BY row_id")
         with self._lock:
             self.asked.append(Asked(method, argument, committed, could_write))
 
@@ -367,19 +390,3 @@ class FakeGateway:
 def _between(found: Iterable[Any], from_s: int, before_s: int) -> Iterator[Any]:
     inside = [one for one in found if from_s <= (one.created_at_s or 0) < before_s]
     return iter(sorted(inside, key=lambda one: -(one.created_at_s or 0)))
-
-
-def _look(database: Path) -> tuple[list[dict[str, Any]], bool]:
-    """See what is committed, and whether another connection can write now."""
-    con = sqlite3.connect(database, timeout=2, isolation_level=None)
-    try:
-        con.row_factory = sqlite3.Row
-        rows = con.execute("SELECT * FROM credit_event ORDER BY row_id").fetchall()
-        try:
-            con.execute("BEGIN IMMEDIATE")
-            con.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return [dict(row) for row in rows], False
-        return [dict(row) for row in rows], True
-    finally:
-        con.close()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import stripe
@@ -31,6 +29,7 @@ from guthaben.store.session import Cursor
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
+from tests.databases import Database
 from tests.services.fakes import FakeGateway
 
 T = TypeVar("T")
@@ -70,10 +69,12 @@ class Clock:
 class House:
     """Everything on one database. `claims` holds what the gate's watch claimed."""
 
-    def __init__(self, path: Path, *, livemode: bool | None = True, watching: bool = True) -> None:
-        self.path = path
+    def __init__(
+        self, database: Database, *, livemode: bool | None = True, watching: bool = True
+    ) -> None:
+        self.database = database
         self.clock = Clock()
-        self.gateway = FakeGateway(path, livemode=livemode is not False)
+        self.gateway = FakeGateway(database, livemode=livemode is not False)
         self.claims: list[tuple[str, Outcome]] = []
         self.guthaben = self.open(watching=watching)
         self.topups = Topups(self.guthaben, self.gateway, livemode=livemode)
@@ -87,7 +88,7 @@ class House:
     def open(self, *, watching: bool = False) -> Guthaben:
         """Open the database once more, as another process would."""
         heard = (lambda *claim: self.claims.append(claim)) if watching else None
-        return Guthaben.open(f"sqlite:///{self.path}", clock_ms=self.clock, on_claim=heard)
+        return Guthaben.open(self.database.url, clock_ms=self.clock, on_claim=heard)
 
     @property
     def store(self) -> Store:
@@ -105,20 +106,12 @@ class House:
     # ---- looking
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        """Ask the file through a connection of our own."""
-        con = sqlite3.connect(self.path)
-        con.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in con.execute(sql, values)]
-        finally:
-            con.close()
+        """Ask the database through a connection of our own."""
+        return self.database.rows(sql, *values)
 
     def change(self, sql: str, *values: Any) -> None:
-        """Change the file behind the store's back."""
-        con = sqlite3.connect(self.path, timeout=10)
-        with con:
-            con.execute(sql, values)
-        con.close()
+        """Change the database behind the store's back."""
+        self.database.change(sql, *values)
 
     def events(self, practice_id: str = PRACTICE) -> list[dict[str, Any]]:
         """Credit events of a practice, oldest first."""

@@ -185,7 +185,7 @@ def test_while_charges_are_not_allowed_the_gate_claims_nothing(build: Build) -> 
     allowed = [False]
     claims: list[str] = []
     credit = Guthaben.open(
-        f"sqlite:///{house.path}",
+        house.database.url,
         clock_ms=house.clock,
         on_claim=lambda practice_id, _outcome: claims.append(practice_id),
         may_claim=lambda: allowed[0],
@@ -206,7 +206,7 @@ def test_a_question_about_permission_that_breaks_means_no_and_harms_nobody(build
         raise RuntimeError("the setting can't be read")
 
     credit = Guthaben.open(
-        f"sqlite:///{house.path}", clock_ms=house.clock, on_claim=lambda *_claim: None,
+        house.database.url, clock_ms=house.clock, on_claim=lambda *_claim: None,
         may_claim=broken,
     )  # fmt: skip
     for number in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from guthaben.services.checkouts import CheckoutStart
 from guthaben.services.closing import PageCloser
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
+from tests.databases import Database
 from tests.services.house import CHF_30, OTHER, PRACTICE, SECRET, TEN_USD, House
 from tests.services.pages import PageGateway
 
@@ -31,9 +31,9 @@ class Shop(House):
 
     gateway: PageGateway
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.gateway = PageGateway(path)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.gateway = PageGateway(database)
         self.topups = Topups(self.guthaben, self.gateway, livemode=True)
         self.closer = PageCloser(self.store, self.gateway)
         self.inbox = Inbox(
@@ -66,8 +66,8 @@ class Shop(House):
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    made = Shop(tmp_path / "credit.db")
+def shop(database: Database) -> Iterator[Shop]:
+    made = Shop(database)
     yield made
     made.close()
 

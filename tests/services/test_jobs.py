@@ -15,6 +15,7 @@ from guthaben.services.jobs import ALARM_AFTER, LEASE_S, Job, Runner, Turn, job_
 from guthaben.store import jobs as rows
 from guthaben.store.jobs import JobRow
 from guthaben.store.store import Store
+from tests.databases import Database
 from tests.services.house import Clock
 
 Place = Callable[..., "Server"]
@@ -23,9 +24,9 @@ Place = Callable[..., "Server"]
 class Server:
     """One process of several on a database: its own store, clock and sense of time."""
 
-    def __init__(self, path: Path, *more: Job, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, *more: Job, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
-        self.store = Store(f"sqlite:///{path}", clock_ms=self.clock)
+        self.store = Store(database.url, clock_ms=self.clock)
         self.turns: list[Turn] = []
         self.heard: list[str] = []
         self.breaks: Exception | None = None
@@ -60,11 +61,11 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Place]:
+def server(database: Database) -> Iterator[Place]:
     opened: list[Server] = []
 
     def make(*more: Job, **options: Any) -> Server:
-        opened.append(Server(tmp_path / "credit.db", *more, **options))
+        opened.append(Server(database, *more, **options))
         return opened[-1]
 
     yield make
@@ -252,7 +253,7 @@ def test_work_once_does_what_is_due_and_resigns(server: Place) -> None:
     assert first.runner.work_once() is None, "somebody else is at it"
 
 
-def test_the_threads_do_the_jobs_and_end_at_once(tmp_path: Path) -> None:
+def test_the_threads_do_the_jobs_and_end_at_once(database: Database) -> None:
     turned, slow, began = threading.Semaphore(0), threading.Event(), threading.Event()
 
     def hang(turn: Turn) -> None:
@@ -260,7 +261,7 @@ def test_the_threads_do_the_jobs_and_end_at_once(tmp_path: Path) -> None:
         while turn.may_go_on():
             slow.wait(0.01)
 
-    store = Store(f"sqlite:///{tmp_path / 'credit.db'}")
+    store = Store(database.url)
     some = [Job("quick", 3600, lambda _turn: turned.release()), Job("slow", 1, hang)]
     runner = Runner(store, some)
     runner.start()
@@ -283,10 +284,10 @@ def test_the_threads_do_the_jobs_and_end_at_once(tmp_path: Path) -> None:
 
 
 def test_an_outage_of_the_database_is_survived(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "BEAT_S", 0.01)
-    store = Store(f"sqlite:///{tmp_path / 'credit.db'}")
+    store = Store(database.url)
     turned, failed = threading.Semaphore(0), threading.Event()
     whole = store.run
 

@@ -169,7 +169,9 @@ def test_many_practices_that_are_well_cost_no_write(looking: Looking) -> None:
     assert looking.look() == ["low_balance_20"] * 20
     looking.give(100, "prac_3")
     looking.look()
-    levels = looking.house.rows("SELECT level, COUNT(*) AS n FROM credit_low_watch GROUP BY level")
+    levels = looking.house.rows(
+        "SELECT level, COUNT(*) AS n FROM credit_low_watch GROUP BY level ORDER BY level"
+    )
     assert [(row["level"], row["n"]) for row in levels] == [(20, 19), (100, 1)]
 
 

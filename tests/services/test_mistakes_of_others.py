@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sqlite3
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -158,10 +157,8 @@ def test_find_then_insert(house: House) -> None:
 
 def test_success_means_that_it_is_stored(paid: House) -> None:
     assert paid.tell(COMPLETED, page_of()) == "done:credited"
-    con = sqlite3.connect(paid.path)  # as another process would see it
-    stored = con.execute("SELECT free_nano_usd FROM credit_grant").fetchall()
-    con.close()
-    assert stored == [(TEN_USD,)]
+    # As another process would see it.
+    assert paid.rows("SELECT free_nano_usd FROM credit_grant") == [{"free_nano_usd": TEN_USD}]
 
 
 def test_refunds_and_disputes_are_one_equation(paid: House) -> None:

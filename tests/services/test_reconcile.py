@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -337,6 +336,7 @@ def test_two_runs_at_once_credit_once(paid: House) -> None:
     assert paid.credit() == TEN_USD
 
 
+@pytest.mark.sqlite  # what could grow is above the store
 def test_memory_does_not_grow_with_the_lists(house: House) -> None:
     def many(from_s: int, _before_s: int) -> Iterator[PaymentFacts]:
         for number in range(20_000):
@@ -373,7 +373,5 @@ def test_the_books_are_explained_afterwards(bought: House) -> None:
     bought.gateway.put("pi_1", refunded_rappen=3_000)
     reconcile(bought)
     assert bought.figures() == (0, 0, 8 * USD)
-    con = sqlite3.connect(bought.path)
-    runs = con.execute("SELECT fixes, differences, remaining FROM credit_reconcile_run").fetchall()
-    con.close()
-    assert runs == [(1, 1, 0)]
+    runs = bought.rows("SELECT fixes, differences, remaining FROM credit_reconcile_run")
+    assert runs == [{"fixes": 1, "differences": 1, "remaining": 0}]

@@ -16,7 +16,7 @@ from guthaben.services.settling import Settler
 from guthaben.store import payment_states, refunds, topups
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
-from tests import postgres
+from tests import databases, postgres
 from tests.services.fakes import FakeGateway
 from tests.services.house import PRACTICE, Clock, metadata_of
 
@@ -34,9 +34,8 @@ def servers() -> Iterator[tuple[Store, Store]]:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> FakeGateway:
-    looked_at = tmp_path / "looked_at.db"  # the fake looks into a file at each question
-    Store(f"sqlite:///{looked_at}").close()
-    return FakeGateway(looked_at, livemode=True)
+    # The fake looks into a database at each question; here not into the servers'.
+    return FakeGateway(databases.made("sqlite", tmp_path), livemode=True)
 
 
 def quarantine_of(store: Store, gateway: FakeGateway) -> Quarantine:

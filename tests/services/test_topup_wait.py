@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +27,7 @@ class Waiting:
         self.house = house
         self.charger = Charger(house.gateway)
         self.credit = Guthaben.open(
-            f"sqlite:///{Path(house.path)}",
+            house.database.url,
             clock_ms=house.clock,
             on_claim=self.charger.claimed,
             under_way=self.charger.under_way,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ import pytest
 from guthaben.payments.facts import checkout_facts
 from guthaben.services.purchases import PaymentNotice, credit_payment, quarantine
 from guthaben.web.background import jobs
-from tests.services.fakes import CREATED_AT_S, FakeGateway
+from tests.services.fakes import CREATED_AT_S, Elsewhere, FakeGateway
 from tests.services.house import CHF_30, TEN_USD, metadata_of, page_of, sign
 from tests.web.conftest import SECRET, Web
 from tests.web.test_openapi import check
@@ -23,17 +22,10 @@ ADMIN = ("admin",)
 WHY = {"reason": "seen with the customer"}
 
 
-class Provider(FakeGateway):
-    """The fake, without its look at the database."""
-
-    def _note(self, method: str, argument: Any) -> None:
-        """Note nothing."""
-
-
 @pytest.fixture
 async def web(open_web: Callable[..., Web]) -> AsyncIterator[Web]:
     """Serve a database, with a purchase that is credited and a payment that is held back."""
-    provider = Provider(Path("nowhere"), livemode=False)
+    provider = FakeGateway(Elsewhere(), livemode=False)
     served = open_web(provider)
     async with served.services:
         for number in (1, 2):
