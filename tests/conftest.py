@@ -39,7 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     chosen = metafunc.config.getoption("--database")
     kinds = [kind for kind in databases.KINDS if chosen in (kind, "both")]
-    if "path" in metafunc.fixturenames or metafunc.definition.get_closest_marker("sqlite"):
+    given = [name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args]
+    wants_a_file = "path" in metafunc.fixturenames and "path" not in given
+    if wants_a_file or metafunc.definition.get_closest_marker("sqlite"):
         kinds = [databases.SQLITE]
     metafunc.parametrize("database_kind", kinds)
 

@@ -122,6 +122,11 @@ def made(kind: str, folder: Path, number: int = 0) -> Database:
     return File(path)
 
 
+def quick(kind: str) -> str:
+    """Give the URL of an empty database that costs least: in memory, where the kind can."""
+    return postgres.fresh() if kind == POSTGRESQL else "sqlite://"
+
+
 def empty_file(path: Path) -> None:
     """Make a SQLite file that has the schema and nothing else: a copy is quicker than migrating."""
     shutil.copyfile(_template(), path)

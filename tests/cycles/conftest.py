@@ -1,7 +1,6 @@
 """A server with a clock of its own, and a client that every answer is judged for."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +10,7 @@ from guthaben.services.guthaben import Guthaben
 from guthaben.web.app import create_app
 from guthaben.web.deps import Services
 from tests.cycles.protocol import Judged
+from tests.databases import Database
 
 TENANT = "acme"
 BEGIN_MS = 1_790_000_000_000
@@ -98,8 +98,8 @@ class Server:
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
+async def server(database: Database) -> AsyncIterator[Server]:
     """Serve a database; at the end its books are verified and no answer may break the protocol."""
-    served = Server(f"sqlite:///{tmp_path / 'cycles.db'}")
+    served = Server(database.url)
     yield served
     await served.close()

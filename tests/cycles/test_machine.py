@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests import databases
 from tests.conftest import SOAK_FACTOR
 from tests.cycles.conftest import BEGIN_MS, TENANT, Server, planned, told, usd
 from tests.cycles.oracle import Answer, Oracle
@@ -38,13 +39,14 @@ GRACES = st.sampled_from([0, 1, 500])
 class CyclesMachine(RuleBasedStateMachine):
     """One tenant, its budget, and a client that forgets nothing."""
 
+    kind: ClassVar[str] = databases.SQLITE
     seen: ClassVar[Counter[str]] = Counter()
     names = Bundle("names")
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.server = Server("sqlite://")
+        self.server = Server(databases.quick(self.kind))
         self.client = self.server.client()
         self.oracle = Oracle(now_ms=BEGIN_MS)
         self.ids: dict[str, str] = {}
@@ -345,3 +347,19 @@ def test_any_sequence_of_requests_is_answered_as_the_protocol_says() -> None:
     assert len(WANTED & set(CyclesMachine.seen)) >= 20, WANTED - set(CyclesMachine.seen)
     assert CyclesMachine.seen["repeated"] > 20
     assert CyclesMachine.seen["reused"] > 20
+
+
+class CyclesOnPostgresql(CyclesMachine):
+    """The same on the other database."""
+
+    kind = databases.POSTGRESQL
+
+
+@pytest.mark.soak
+def test_they_are_answered_so_on_postgresql() -> None:
+    run_state_machine_as_test(
+        CyclesOnPostgresql,
+        settings=settings(
+            max_examples=12 * SOAK_FACTOR, stateful_step_count=40, derandomize=SOAK_FACTOR == 1
+        ),
+    )

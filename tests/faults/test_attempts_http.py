@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,6 +19,7 @@ from guthaben.services.topups import AutoTopupChange, Topups
 from guthaben.store import settings
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
+from tests.databases import Database
 from tests.sandbox.harness import KEY, Receiver, Running, running, saved_card
 from tests.services.house import in_parallel
 
@@ -51,8 +51,8 @@ def sandbox(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runnin
 class Bank:
     """Services on one database, several if need be, and a clock that can be moved."""
 
-    def __init__(self, path: Path, sandbox: Running) -> None:
-        self.path, self.sandbox = path, sandbox
+    def __init__(self, database: Database, sandbox: Running) -> None:
+        self.database, self.sandbox = database, sandbox
         self.ahead_s = 0
         self.opened: list[tuple[Guthaben, Charger]] = []
         self.credit, self.charger = self.open()
@@ -60,9 +60,7 @@ class Bank:
     def open(self, *, timeout_s: float = 10) -> tuple[Guthaben, Charger]:
         """Open the database as another process would."""
         charger = Charger(StripeGateway(KEY, api_base=self.sandbox.url, timeout_s=timeout_s))
-        credit = Guthaben.open(
-            f"sqlite:///{self.path}", clock_ms=self.now_ms, on_claim=charger.claimed
-        )
+        credit = Guthaben.open(self.database.url, clock_ms=self.now_ms, on_claim=charger.claimed)
         charger.attach(credit.core.store)
         self.opened.append((credit, charger))
         return credit, charger
@@ -119,8 +117,8 @@ class Bank:
 
 
 @pytest.fixture
-def bank(tmp_path: Path, sandbox: Running) -> Iterator[Bank]:
-    made = Bank(tmp_path / "credit.db", sandbox)
+def bank(database: Database, sandbox: Running) -> Iterator[Bank]:
+    made = Bank(database, sandbox)
     yield made
     for _credit, charger in made.opened:
         charger.stop()

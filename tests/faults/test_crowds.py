@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import random
 import threading
@@ -26,8 +27,9 @@ from guthaben.domain.commands import (
 )
 from guthaben.domain.topup import PENDING, TOPUP_PURCHASE, CreditEvent
 from guthaben.store.store import Store
+from tests import databases
 from tests.faults.workers import attack, busy
-from tests.store.bank import Clock, free, held, hold, pay, problems, rows, url
+from tests.store.bank import Clock, free, held, hold, pay, problems, rows
 from tests.store.test_payments import switch_on
 
 pytestmark = pytest.mark.faults
@@ -36,16 +38,31 @@ SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, THREADS = 4, 64
 
 
+Fresh = Callable[[], str]
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "credit.db"
+def fresh(database_kind: str, tmp_path: Path) -> Fresh:
+    """Give the URL of an empty database; the one before is not looked at any more."""
+    numbers = itertools.count()
+
+    def make() -> str:
+        number = next(numbers) if database_kind == databases.SQLITE else 0
+        return databases.made(database_kind, tmp_path, number).url
+
+    return make
 
 
-def crowd(work: Callable[..., None], path: Path, *args: Any) -> list[Any]:
+@pytest.fixture
+def url(fresh: Fresh) -> str:
+    return fresh()
+
+
+def crowd(work: Callable[..., None], url: str, *args: Any) -> list[Any]:
     """Run the work in several processes that start together; give what each told."""
     ready, told = SPAWN.Event(), SPAWN.Queue()
     workers = [
-        SPAWN.Process(target=work, args=(url(path), number, *args, ready, told))
+        SPAWN.Process(target=work, args=(url, number, *args, ready, told))
         for number in range(PROCESSES)
     ]
     for worker in workers:
@@ -59,10 +76,10 @@ def crowd(work: Callable[..., None], path: Path, *args: Any) -> list[Any]:
 
 
 @pytest.mark.soak
-def test_credit_for_ten_calls_admits_exactly_ten(path: Path, soak_factor: int) -> None:
-    for turn in range(3 * soak_factor):
-        database = path.with_name(f"{turn}.db")
-        with_credit = Store(url(database))
+def test_credit_for_ten_calls_admits_exactly_ten(fresh: Fresh, soak_factor: int) -> None:
+    for _turn in range(3 * soak_factor):
+        database = fresh()
+        with_credit = Store(database)
         pay(with_credit, "p", 109)
         told = crowd(attack, database, THREADS)
         heard = {key: answer for answers in told for key, answer in answers.items()}
@@ -78,9 +95,9 @@ def test_credit_for_ten_calls_admits_exactly_ten(path: Path, soak_factor: int) -
 
 
 @pytest.mark.soak
-def test_threads_alone_admit_exactly_ten(path: Path, soak_factor: int) -> None:
-    for turn in range(5 * soak_factor):
-        store = Store(url(path.with_name(f"{turn}.db")))
+def test_threads_alone_admit_exactly_ten(fresh: Fresh, soak_factor: int) -> None:
+    for _turn in range(5 * soak_factor):
+        store = Store(fresh())
         pay(store, "p", 100)
         told = at_once(store, [("p", Reserve(f"k{n}", 10)) for n in range(THREADS)])
         assert sum(outcome.applied for outcome in told) == 10
@@ -108,9 +125,9 @@ def at_once(store: Store, asked: list[tuple[str, Command]]) -> list[Outcome]:
 
 
 @pytest.mark.soak
-def test_of_many_endings_one_wins_and_the_others_hear_it(path: Path, soak_factor: int) -> None:
+def test_of_many_endings_one_wins_and_the_others_hear_it(url: str, soak_factor: int) -> None:
     clock = Clock()
-    store = Store(url(path), clock_ms=clock)
+    store = Store(url, clock_ms=clock)
     pay(store, "p", 100_000)
     winners = set()
     for turn in range(40 * soak_factor):
@@ -141,8 +158,8 @@ def test_of_many_endings_one_wins_and_the_others_hear_it(path: Path, soak_factor
     store.close()
 
 
-def test_one_key_from_many_threads_is_one_call(path: Path) -> None:
-    store = Store(url(path))
+def test_one_key_from_many_threads_is_one_call(url: str) -> None:
+    store = Store(url)
     pay(store, "p", 1000)
     told = at_once(store, [("p", Reserve("same", 10)) for _ in range(THREADS)])
     assert [outcome.ok for outcome in told] == [True] * THREADS
@@ -152,8 +169,8 @@ def test_one_key_from_many_threads_is_one_call(path: Path) -> None:
     store.close()
 
 
-def test_one_payment_told_by_many_is_one_credit(path: Path) -> None:
-    stores = [Store(url(path)) for _ in range(3)]
+def test_one_payment_told_by_many_is_one_credit(url: str) -> None:
+    stores = [Store(url) for _ in range(3)]
     event = CreditEvent(0, TOPUP_PURCHASE, PENDING, 100, 3000)
     for _ in range(12):
         stores[0].execute("p", OpenEvent(event))
@@ -176,9 +193,9 @@ def test_one_payment_told_by_many_is_one_credit(path: Path) -> None:
         store.close()
 
 
-def test_one_low_balance_seen_by_many_is_one_attempt(path: Path) -> None:
+def test_one_low_balance_seen_by_many_is_one_attempt(url: str) -> None:
     clock = Clock()
-    stores = [Store(url(path), clock_ms=clock) for _ in range(3)]
+    stores = [Store(url, clock_ms=clock) for _ in range(3)]
     stores[0].run(switch_on)
     told: list[str] = []
 
@@ -197,15 +214,15 @@ def test_one_low_balance_seen_by_many_is_one_attempt(path: Path) -> None:
         store.close()
 
 
-def test_busy_processes_leave_each_other_a_share(path: Path) -> None:
-    Store(url(path)).close()
-    told = crowd(busy, path, 3)
+def test_busy_processes_leave_each_other_a_share(url: str) -> None:
+    Store(url).close()
+    told = crowd(busy, url, 3)
     total = sum(count for _, count, _ in told)
     assert total > 40
     for worker, count, longest_ms in told:
         assert count >= total / 10, f"process {worker} got {count} of {total}: {told}"
         assert longest_ms < 2000, f"process {worker} waited {longest_ms} ms: {told}"
-    store = Store(url(path))
+    store = Store(url)
     assert [free(store, f"p{worker}") for worker, *_ in sorted(told)] == [
         count for _, count, _ in sorted(told)
     ]
@@ -213,8 +230,8 @@ def test_busy_processes_leave_each_other_a_share(path: Path) -> None:
     store.close()
 
 
-def test_a_hot_practice_and_cold_ones_side_by_side(path: Path) -> None:
-    store = Store(url(path))
+def test_a_hot_practice_and_cold_ones_side_by_side(url: str) -> None:
+    store = Store(url)
     names = ["hot"] * 40 + [f"cold{n}" for n in range(20)]
     for name in set(names):
         pay(store, name, 1000)

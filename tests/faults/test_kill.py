@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from guthaben.store.store import Store
-from tests.store.bank import problems, rows, url
+from tests.databases import Database
+from tests.store.bank import problems, rows
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.soak]
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS = 50
+ROUNDS = 25
 
 
-def killed_after(database: Path, round_no: int, delay_s: float) -> list[list[str]]:
+def killed_after(database: Database, round_no: int, delay_s: float) -> list[list[str]]:
     """Let a process work for a moment, kill it, and give the lines it had written by then."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    command = [sys.executable, "-m", "tests.faults.workers", "diary", url(database)]
+    command = [sys.executable, "-m", "tests.faults.workers", "diary", database.url]
     command.append(str(round_no))
     child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
     assert child.stdout is not None
@@ -40,14 +41,13 @@ def killed_after(database: Path, round_no: int, delay_s: float) -> list[list[str
     return [line.decode().split() for line in rest.split(b"\n")[:-1]]
 
 
-def test_what_was_acknowledged_is_there(tmp_path: Path, soak_factor: int) -> None:
-    database = tmp_path / "credit.db"
+def test_what_was_acknowledged_is_there(database: Database, soak_factor: int) -> None:
     told: dict[str, dict[str, int]] = {}
     for round_no in range(ROUNDS * soak_factor):
         delay_s = random.uniform(0.005, 0.15)
         for kind, name, amount in killed_after(database, round_no, delay_s):
             told.setdefault(kind, {})[name] = int(amount)
-        store = Store(url(database))
+        store = Store(database.url)
         assert problems(store) == []
         check(store, told, round_no + 1)
         store.close()

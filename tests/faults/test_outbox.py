@@ -19,6 +19,7 @@ from guthaben.services.targets import Targets
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 from guthaben.store.writer import wall_clock_ms
+from tests.databases import Database
 from tests.services.receivers import HookReceiver
 
 pytestmark = [pytest.mark.faults]
@@ -42,20 +43,19 @@ def told(store: Store, number: int, url: str) -> None:
     store.run(tell_all)
 
 
-def test_what_a_killed_process_had_sent_is_sent_again_under_its_id(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path / 'credit.db'}"
+def test_what_a_killed_process_had_sent_is_sent_again_under_its_id(database: Database) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     with HookReceiver() as hooks:
-        store = Store(database)
+        store = Store(database.url)
         told(store, 3, hooks.url)
         store.close()
-        command = [sys.executable, "-m", "tests.faults.outbox_worker", database]
+        command = [sys.executable, "-m", "tests.faults.outbox_worker", database.url]
         child = subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=60)
         assert child.returncode == -9
         assert sum(ids(hooks).values()) == 1
         # Its leases run out by the clock; until then nobody touches what it may be sending.
         ahead_ms = 0
-        later = Store(database, clock_ms=lambda: wall_clock_ms() + ahead_ms)
+        later = Store(database.url, clock_ms=lambda: wall_clock_ms() + ahead_ms)
         dispatcher = Dispatcher(later, allow_private=lambda: True)
         runner = Runner(later, [Job("outbox", 1, dispatcher.work)])
         assert runner.work_once() is None, "the dead one still holds the lead"
@@ -70,10 +70,9 @@ def test_what_a_killed_process_had_sent_is_sent_again_under_its_id(tmp_path: Pat
         later.close()
 
 
-def test_two_servers_send_everything_once(tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path / 'credit.db'}"
+def test_two_servers_send_everything_once(database: Database) -> None:
     with HookReceiver() as hooks:
-        stores = [Store(database) for _ in range(2)]
+        stores = [Store(database.url) for _ in range(2)]
         sent = threading.Event()
         hooks.before = lambda: sent.set() if len(hooks.received) >= 30 else None
         runners = [

@@ -36,6 +36,7 @@ from guthaben.store import attempts
 from guthaben.store import settings as stored_settings
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
+from tests import databases
 from tests.properties.attempts_world import (
     DAY_S,
     HARD,
@@ -76,8 +77,9 @@ class Clock:
 
 
 class Attempts(RuleBasedStateMachine):
-    """Drives the services on a store in memory; the world judges."""
+    """Drives the services on a store; the world judges."""
 
+    kind: ClassVar[str] = databases.SQLITE
     seen: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
@@ -87,7 +89,9 @@ class Attempts(RuleBasedStateMachine):
         self.claimed: list[tuple[str, Outcome]] = []
         self.charger = Charger(self.world)
         self.credit = Guthaben.open(
-            "sqlite://", clock_ms=self.clock, on_claim=lambda *claim: self.claimed.append(claim)
+            databases.quick(self.kind),
+            clock_ms=self.clock,
+            on_claim=lambda *claim: self.claimed.append(claim),
         )
         self.store = self.credit.core.store
         self.charger.attach(self.store)
@@ -466,12 +470,27 @@ def test_stories_with_somebody_meddling_end_well(
 def test_whatever_happens_the_cap_the_consent_and_the_tries_hold() -> None:
     Attempts.seen.clear()
     options = settings(
-        max_examples=60, stateful_step_count=15, deadline=None, derandomize=True,
+        max_examples=60, stateful_step_count=20, deadline=None, derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )  # fmt: skip
     run_state_machine_as_test(Attempts, settings=options)
     missing = [kinds for kinds in KINDS if kinds.isdisjoint(Attempts.seen)]
     assert not missing, f"never happened: {missing}"
+
+
+class AttemptsOnPostgresql(Attempts):
+    """The same on the other database."""
+
+    kind = databases.POSTGRESQL
+
+
+def test_they_hold_on_postgresql(soak_factor: int) -> None:
+    options = settings(
+        max_examples=12 * soak_factor, stateful_step_count=15, deadline=None,
+        derandomize=soak_factor == 1,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )  # fmt: skip
+    run_state_machine_as_test(AttemptsOnPostgresql, settings=options)
 
 
 @pytest.mark.soak

@@ -18,6 +18,7 @@ from guthaben.payments.subscriptions import SubscriptionFacts, subscription_fact
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.plans import PlanBook
+from tests import databases
 
 USD = 1_000_000_000
 DAY_S = 86_400
@@ -159,8 +160,8 @@ def allowances(guthaben: Guthaben) -> dict[int, Allowance]:
     return guthaben.core.store.read(question)
 
 
-def opened(clock: list[int]) -> Guthaben:
-    guthaben = Guthaben.open("sqlite://", clock_ms=lambda: clock[0] * 1000)
+def opened(clock: list[int], kind: str = databases.SQLITE) -> Guthaben:
+    guthaben = Guthaben.open(databases.quick(kind), clock_ms=lambda: clock[0] * 1000)
     for plan, usd in PLANS.items():
         PlanBook(guthaben.core).set(plan, usd * USD)
     return guthaben
@@ -171,6 +172,17 @@ def opened(clock: list[int]) -> Guthaben:
 def test_each_period_includes_what_the_history_says(
     data: st.DataObject, states: list[State]
 ) -> None:
+    includes_what_it_should(databases.SQLITE, data, states)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), states=histories())
+def test_it_does_on_postgresql(data: st.DataObject, states: list[State]) -> None:
+    includes_what_it_should(databases.POSTGRESQL, data, states)
+
+
+def includes_what_it_should(kind: str, data: st.DataObject, states: list[State]) -> None:
+    """Live through a history, its events in disorder, and compare after each step."""
     clock, oracle = [T0_S], Oracle()
     provider = Provider(states, clock)
     calls = data.draw(st.lists(st.integers(0, 24 * 150), max_size=8))
@@ -179,7 +191,7 @@ def test_each_period_includes_what_the_history_says(
     # Whatever was lost, in the end somebody asks.
     final_s = max(STARTS[-1] + 90 * DAY_S, *(at_s for at_s, _ in plan), 0)
     plan.append((final_s, Delivery(final_s, states[-1])))
-    with opened(clock) as guthaben:
+    with opened(clock, kind) as guthaben:
         news = LicenceNews(guthaben.core.store, provider)  # type: ignore[arg-type]
         for number, (at_s, delivery) in enumerate(sorted(plan, key=lambda p: p[0])):
             clock[0] = at_s

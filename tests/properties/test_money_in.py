@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import stripe
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +26,7 @@ from guthaben.services.guthaben import Guthaben
 from guthaben.services.reconcile import Reconciler
 from guthaben.services.refunds import Wish
 from guthaben.services.webhooks import Inbox
+from tests import databases
 from tests.services.fakes import Elsewhere, FakeGateway
 
 SECRET = "whsec_of_the_properties"
@@ -56,11 +57,11 @@ class Paid:
 
 
 class World:
-    """A store in memory, a provider, and the events that it has to tell."""
+    """A store, a provider, and the events that it has to tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = databases.SQLITE) -> None:
         self.at_s = START_S
-        self.guthaben = Guthaben.open("sqlite:///:memory:", clock_ms=lambda: self.at_s * 1000)
+        self.guthaben = Guthaben.open(databases.quick(kind), clock_ms=lambda: self.at_s * 1000)
         self.provider = FakeGateway(Elsewhere())
         self.inbox = Inbox(
             self.guthaben, self.provider, secrets=lambda: (SECRET,), livemode_expected=True
@@ -212,12 +213,13 @@ def test_one_equation_whatever_the_order(
 class MoneyIn(RuleBasedStateMachine):
     """Purchases, refunds, disputes, spending; events lost, late and repeated."""
 
+    kind: ClassVar[str] = databases.SQLITE
     events = Bundle("events")
 
     @initialize()
     def open(self) -> None:
         """Begin with nothing."""
-        self.world = World()
+        self.world = World(self.kind)
         self.told = 0
         self.all_events: list[dict[str, Any]] = []
 
@@ -327,6 +329,20 @@ def replace_id(event: dict[str, Any], event_id: str) -> dict[str, Any]:
     """Tell the same under another id, as a second endpoint does."""
     return {**event, "id": event_id}
 
+
+class MoneyInOnPostgresql(MoneyIn):
+    """The same on the other database."""
+
+    kind = databases.POSTGRESQL
+
+
+TestMoneyInOnPostgresql = MoneyInOnPostgresql.TestCase
+TestMoneyInOnPostgresql.settings = settings(
+    max_examples=10,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 TestMoneyIn = MoneyIn.TestCase
 TestMoneyIn.settings = settings(

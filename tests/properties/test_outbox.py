@@ -22,6 +22,7 @@ from guthaben.services.jobs import Job, Runner
 from guthaben.services.notices import OPERATOR, Fact, Notice, tell
 from guthaben.services.targets import Targets
 from guthaben.store.store import Store
+from tests import databases
 
 MAIL = MailSettings("127.0.0.1", 25, "none", None, None, "a@b.example", "G")
 PRACTICES = ("prac_1", "prac_2", "prac_3")
@@ -46,10 +47,10 @@ class Killed(BaseException):
 class World:
     """One database, servers that take turns, and receivers whose connections fail."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, kind: str = databases.SQLITE) -> None:
         self.chance = random.Random(seed)
         self.now_ms = 1_762_945_200_000
-        self.store = Store("sqlite://", clock_ms=lambda: self.now_ms)
+        self.store = Store(databases.quick(kind), clock_ms=lambda: self.now_ms)
         self.faults = True
         self.dies = False
         self.arrived: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -177,7 +178,17 @@ class World:
 def test_what_was_told_arrives_at_least_once_everywhere_and_nowhere_else(
     steps: list[str], seed: int
 ) -> None:
-    world = World(seed)
+    everything_arrives(World(seed), steps)
+
+
+@settings(max_examples=10)
+@given(STEPS, st.integers(0, 2**32))
+def test_it_arrives_on_postgresql(steps: list[str], seed: int) -> None:
+    everything_arrives(World(seed, databases.POSTGRESQL), steps)
+
+
+def everything_arrives(world: World, steps: list[str]) -> None:
+    """Let it happen, then let every fault end: whoever should have heard has heard."""
     try:
         for name in steps:
             world.step(name)
@@ -201,7 +212,17 @@ def test_what_was_told_arrives_at_least_once_everywhere_and_nowhere_else(
 @settings(max_examples=15)
 @given(st.integers(0, 2**32))
 def test_two_that_send_at_the_same_time_send_different_things(seed: int) -> None:
-    world = World(seed)
+    two_send_once(World(seed))
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 2**32))
+def test_two_send_different_things_on_postgresql(seed: int) -> None:
+    two_send_once(World(seed, databases.POSTGRESQL))
+
+
+def two_send_once(world: World) -> None:
+    """Let two servers empty one outbox at the same time."""
     world.faults = False
     try:
         for _ in range(30):

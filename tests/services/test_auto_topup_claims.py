@@ -257,7 +257,7 @@ def test_the_database_itself_refuses_a_second_attempt_in_flight(house: House) ->
     names = [*house.rows("SELECT * FROM credit_event")[0]]
     fresh = {"event_no": "99", "row_id": "99", "topup_id": "'tu_x'"}
     copied = ", ".join(fresh.get(name, name) for name in names)
-    with pytest.raises(Exception, match="(?i)unique"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         house.change(f"INSERT INTO credit_event SELECT {copied} FROM credit_event")
 
 

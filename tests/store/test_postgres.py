@@ -11,8 +11,8 @@ import pytest
 
 from guthaben.domain.commands import Command, GrantCredit, Outcome, Reserve, Settle
 from guthaben.domain.grants import PAID
-from guthaben.errors import OutcomeUnknown, StoreUnavailable
-from guthaben.store.postgres import connect, name_of, translated
+from guthaben.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
+from guthaben.store.postgres import PostgresCursor, connect, name_of, translated
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_schema import translated as translated_ddl
@@ -327,3 +327,11 @@ def test_what_is_append_only_stays(store: Store, url: str, statement: str) -> No
         with pytest.raises(psycopg.errors.RaiseException, match=r"append-only|kept for ever"):
             con.execute(statement.encode())
     assert problems(store) == []
+
+
+def test_a_text_that_can_not_be_stored_is_the_callers_mistake(store: Store) -> None:
+    question = "SELECT 1 FROM credit_practice WHERE practice_id = ?"
+    for ask in (store.read, lambda work: store.run(lambda space: work(space.cursor))):
+        with pytest.raises(InvalidInput, match="NUL"):
+            ask(lambda cursor: cursor.execute(question, ("a\x00b",)))
+    pay(store, "p", 100)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,6 +23,7 @@ from guthaben.payments.subscriptions import subscription_facts
 from guthaben.services.topups import AutoTopupChange
 from guthaben.web.app import create_app
 from guthaben.web.deps import Services
+from tests.databases import Database
 
 SECRET = "whsec_of_the_web_tests"
 
@@ -82,6 +82,7 @@ class Web:
     services: Services
     app: FastAPI
     gateway: PretendedGateway
+    database: Database
     opened: list[httpx.AsyncClient] = field(default_factory=list)
 
     def client(
@@ -151,13 +152,13 @@ class Web:
 
 
 @pytest.fixture
-def open_web(tmp_path: Path) -> Callable[..., Web]:
+def open_web(database: Database) -> Callable[..., Web]:
     """Open a server's services on a database of their own."""
 
     def make(gateway: Any = None, **options: Any) -> Web:
         gateway = gateway or PretendedGateway()
         services = Services.open(
-            f"sqlite:///{tmp_path / 'web.db'}",
+            database.url,
             gateway=gateway,
             webhook_secrets=lambda: (SECRET,),
             livemode=False,
@@ -165,7 +166,7 @@ def open_web(tmp_path: Path) -> Callable[..., Web]:
             public_url="https://credit.example.com",
             **options,
         )
-        return Web(services, create_app(services), gateway)
+        return Web(services, create_app(services), gateway, database)
 
     return make
 

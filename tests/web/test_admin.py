@@ -101,14 +101,11 @@ async def test_the_policy_freezes_and_closes(web: Web) -> None:
 
 
 async def test_verify_tells_what_is_not_as_the_journal_says(web: Web) -> None:
-    import sqlite3
-
     web.give()
     client = web.client(None, ("admin",))
     clean = (await client.get("/v1/admin/verify")).json()
     assert (clean["ok"], clean["practices"], clean["problems"]) == (True, 1, [])
-    with sqlite3.connect(web.services.core.store.name) as con:
-        con.execute("UPDATE credit_practice SET debt_nano_usd = 5")
+    web.database.change("UPDATE credit_practice SET debt_nano_usd = 5")
     found = (await client.get("/v1/admin/verify?practice_id=prac_1")).json()
     assert not found["ok"]
     assert found["problems"][0]["practice_id"] == "prac_1"

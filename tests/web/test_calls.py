@@ -233,7 +233,4 @@ async def test_the_key_that_called_is_kept_on_the_call(web: Web) -> None:
     web.give()
     await reserve(web.client())
     key_id = web.services.keys.list()[0].key_id
-    import sqlite3
-
-    with sqlite3.connect(web.services.core.store.name) as con:
-        assert con.execute("SELECT api_key_id FROM credit_call").fetchall() == [(key_id,)]
+    assert web.database.rows("SELECT api_key_id FROM credit_call") == [{"api_key_id": key_id}]

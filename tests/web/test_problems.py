@@ -129,6 +129,7 @@ async def test_a_store_that_is_gone_is_503_and_nothing_is_promised(web: Web) -> 
     assert answer.headers["retry-after"]
 
 
+@pytest.mark.sqlite  # nobody locks a whole PostgreSQL
 async def test_a_locked_database_is_not_ready(web: Web, monkeypatch) -> None:
     monkeypatch.setattr("guthaben.web.health._READY_S", 0.2)
     con = sqlite3.connect(web.services.core.store.name, isolation_level=None)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 import time
 from typing import Any
 
@@ -31,8 +30,8 @@ async def post(web: Web, body: bytes, secret: str = SECRET, **headers: str) -> h
 
 
 def stored(web: Web) -> list[tuple[str, str]]:
-    with sqlite3.connect(web.services.core.store.name) as con:
-        return con.execute("SELECT provider_event_id, status FROM credit_inbox").fetchall()
+    rows = web.database.rows("SELECT provider_event_id, status FROM credit_inbox ORDER BY 1")
+    return [(row["provider_event_id"], row["status"]) for row in rows]
 
 
 async def test_an_event_is_stored_before_it_is_answered(web: Web) -> None:

@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from guthaben import config
-from guthaben.errors import ConfigError, StoreUnavailable
+from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.postgres_schema import IDENTITIES, go_on
 from guthaben.store.session import Cursor
@@ -76,7 +76,12 @@ class PostgresCursor:
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Run one statement."""
-        self._cursor.execute(translated(sql), parameters)
+        try:
+            self._cursor.execute(translated(sql), parameters)
+        except psycopg.DataError as error:
+            if "NUL" not in str(error):
+                raise
+            raise InvalidInput("a text holds a NUL character; leave it out") from error
         return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
