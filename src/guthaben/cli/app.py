@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from guthaben.cli import (
+    backups,
     caps,
     credit,
     inbox,
@@ -71,6 +72,7 @@ telling.register(app)
 licences.register(app)
 topups.register(app)
 moving.register(app)
+backups.register(app)
 
 
 def main() -> None:

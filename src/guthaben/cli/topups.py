@@ -106,6 +106,9 @@ def stop(
 def resume(
     practice: One = None,
     everyone: All = False,
+    unreconciled: Annotated[
+        bool, typer.Option(help="Of a restored database: although it was not reconciled.")
+    ] = False,
     by: By = "",
     db: Db = None,
     as_json: AsJson = False,
@@ -116,7 +119,7 @@ def resume(
     if not _one_or_all(practice, everyone):
         return USAGE
     with opened(db) as guthaben:
-        lifted = TopupStops(guthaben).resume(practice, actor=by)
+        lifted = TopupStops(guthaben).resume(practice, actor=by, unreconciled=unreconciled)
     _say_stop(practice, as_json, stopped=False, changed=lifted)
     return None
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from guthaben.domain.commands import CloseEvent, Fulfil
 from guthaben.domain.money import is_amount, nano_usd_for_rappen
-from guthaben.domain.topup import CANCELED, TOPUP_PURCHASE, CreditEvent
+from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, CANCELED, TOPUP_PURCHASE, CreditEvent
 from guthaben.errors import InvalidAmount, Refused
 from guthaben.payments.facts import PaymentFacts
 from guthaben.payments.gateway import PaymentGateway
+from guthaben.services.charging import PURPOSE as PURPOSE_AUTO
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of, reason_of
 from guthaben.services.purchases import AUTOMATIC, PaymentNotice, open_purchase
 from guthaben.services.refunds import Refund, Refunds, Wish
@@ -225,7 +226,10 @@ def _new_purchase(
 ) -> int:
     same = own is not None and case.practice_id == practice_id
     # An automatic purchase keeps its kind, so that the month's cap goes on counting it.
+    # One that is known from its metadata alone (our record was lost with a database) counts too.
     automatic = own is not None and same and own.event_type in AUTOMATIC
+    told = (facts.metadata or {}) if own is None else {}
+    lost = told.get("aza_purpose") == PURPOSE_AUTO and told.get("practice_id") == practice_id
     notice = PaymentNotice(
         practice_id, TOPUP_PURCHASE, amount_nano_usd, facts.amount_received_rappen,
         own.license if own is not None and same else "", facts.currency or "", facts.payment_id,
@@ -233,6 +237,8 @@ def _new_purchase(
     )  # fmt: skip
     if automatic and own is not None:
         notice = notice._replace(event_type=own.event_type)
+    elif lost:
+        notice = notice._replace(event_type=AUTO_TOPUP_PURCHASE)
     return open_purchase(space, notice).event_no
 
 

@@ -8,14 +8,16 @@ switch: lifting it switches nothing on. Who stopped and why is kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from guthaben.domain.apply_topups import claim_decision
 from guthaben.domain.commands import ClaimTopup
 from guthaben.domain.topup import AUTO_TOPUP_PURCHASE, CreditEvent
+from guthaben.errors import Refused
 from guthaben.services.answers import TopupView, topup_view
 from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of, reason_of
 from guthaben.services.guthaben import Guthaben
-from guthaben.store import attempts, settings, topups
+from guthaben.store import attempts, restored, settings, topups
 from guthaben.store.attempts import EVERYBODY, Stop
 from guthaben.store.session import Cursor
 from guthaben.store.settings import ConsentRow
@@ -78,10 +80,18 @@ class TopupStops:
         reason_of(reason)
         return self._store.run(lambda space: _stop(space, _known(practice_id), reason, actor))
 
-    def resume(self, practice_id: str | None, *, actor: str = "") -> bool:
-        """Lift a stop; tell whether there was one. What the customer switched off stays off."""
+    def resume(
+        self, practice_id: str | None, *, actor: str = "", unreconciled: bool = False
+    ) -> bool:
+        """Lift a stop; tell whether there was one. What the customer switched off stays off.
+
+        For all practices of a database that comes from a backup this is refused until it has been
+        reconciled, unless `unreconciled` says that somebody knows better.
+        """
         checked_text("actor", actor, MAX_TEXT)
-        return self._store.run(lambda space: _resume(space, _known(practice_id), actor))
+        return self._store.run(
+            lambda space: _resume(space, _known(practice_id), actor, unreconciled)
+        )
 
     def show(self, practice_id: str) -> PracticeTopups:
         """Tell the state of one practice's automatic top-up."""
@@ -109,12 +119,28 @@ def _stop(space: Workspace, practice_id: str | None, reason: str, actor: str) ->
     return fresh
 
 
-def _resume(space: Workspace, practice_id: str | None, actor: str) -> bool:
+def _resume(space: Workspace, practice_id: str | None, actor: str, unreconciled: bool) -> bool:
     number = _number(space, practice_id)
+    if number == EVERYBODY:
+        _leave_the_backup(space, unreconciled)
     lifted = attempts.lift_stop(space.cursor, number)
     if lifted:
         settings.audit(space.cursor, number, "topups_resumed", actor, "", space.now_s)
     return lifted
+
+
+def _leave_the_backup(space: Workspace, unreconciled: bool) -> None:
+    mark = restored.mark_of(space.cursor)
+    if mark is None:
+        return
+    if not unreconciled and not restored.is_reconciled(space.cursor, mark):
+        day = datetime.fromtimestamp(mark.known_until_s, UTC).date().isoformat()
+        raise Refused(
+            "This database comes from a backup: what was charged since is not in it. First "
+            f"guthaben reconcile --fix --since {day}, then resume.",
+            reason="not_reconciled",
+        )
+    restored.lift(space.cursor, space.now_s)
 
 
 def _show(space: Workspace, practice_id: str) -> PracticeTopups:

@@ -7,6 +7,7 @@ savepoint, otherwise we commit what we began.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,22 +42,46 @@ def locate(url: str) -> Location:
     )
 
 
-def connect(location: Location, *, read_only: bool = False) -> sqlite3.Connection:
+class Place:
+    """Where a file was when it was opened.
+
+    A file that is moved or deleted stays open, and what is written to it is lost without an error:
+    so it is asked for at each transaction whether its name still leads to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._was = self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the name leads elsewhere now, or nowhere."""
+        return self._now() != self._was
+
+
+def connect(
+    location: Location, *, read_only: bool = False, create: bool = True
+) -> sqlite3.Connection:
     """Open a connection of our own, in autocommit mode, with durable commits.
 
     Raises `StoreUnavailable` when the file can't be opened or is no database.
     """
     try:
-        if read_only:
-            uri = Path(location.path).resolve().as_uri() + "?mode=ro"
-            con = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        if location.in_memory or (create and not read_only):
+            name, is_uri = location.path, False
         else:
-            con = sqlite3.connect(
-                location.path,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=256,
-            )
+            mode = "ro" if read_only else "rw"
+            name, is_uri = f"{Path(location.path).resolve().as_uri()}?mode={mode}", True
+        con = sqlite3.connect(
+            name, uri=is_uri, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         con.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         if not read_only:
             # Of a new file only; one that is there keeps what it has.

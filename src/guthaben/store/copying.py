@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from guthaben.errors import MigrationNeeded
+from guthaben.store import restored
 from guthaben.store.session import Cursor
 from guthaben.store.workspace import Workspace
 
@@ -82,6 +83,7 @@ def copy(source: Cursor, space: Workspace, tables: list[Table], name: str = "") 
         (secret,) = source.execute("SELECT value FROM credit_meta WHERE name = 'secret'").fetchone()
         target.execute("UPDATE credit_meta SET value = ? WHERE name = 'secret'", (secret,))
     target.execute("INSERT INTO credit_meta (name, value) VALUES (?, ?)", (mark, str(space.now_s)))
+    restored.carry(source, target)
     return Copied({name: number for name, number in rows.items() if number}, False)
 
 

@@ -7,6 +7,7 @@ way to ask, and how many writers there may be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from guthaben.errors import ConfigError
@@ -56,6 +57,13 @@ class Database(Protocol):
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask something of one moment. Raises `StoreUnavailable`."""
+        ...
+
+    def back_up(self, target: Path, prepare: Callable[[Cursor], None]) -> None:
+        """Copy everything into a file while it is being used. Raises `ConfigError` where others do.
+
+        Raises `StoreUnavailable`, and `InvalidInput` if there is such a file.
+        """
         ...
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -197,6 +198,13 @@ class PostgresDatabase:
                     open=True,
                 )
             return self._pool
+
+    def back_up(self, target: Path, prepare: Callable[[Cursor], None]) -> None:
+        """Leave it to the programs that come with the server."""
+        raise ConfigError(
+            f"PostgreSQL brings its own: pg_dump --format=custom --file={target} DATABASE; what is"
+            " restored from it is noticed when it is opened"
+        )
 
     def close(self) -> None:
         """Close the readers."""

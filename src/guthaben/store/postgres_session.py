@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
-from guthaben.store import postgres_schema
+from guthaben.store import postgres_home, postgres_schema
 from guthaben.store.postgres import connect
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
@@ -141,6 +141,7 @@ class PostgresSession:
         self.con = connect(self._url)
         try:
             postgres_schema.migrate(self.con, self._now_s())
+            postgres_home.settle_in(self.con, self._now_s())
             for setting in LEAN:
                 self.con.execute(setting)
             self._rewriter = Rewriter(column_types(self.con))
@@ -157,3 +158,4 @@ class PostgresSession:
         if con is not None:
             with contextlib.suppress(psycopg.Error):
                 con.close()
+

@@ -5,14 +5,16 @@ Law: a question sees every commit that was answered before it, and one moment of
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from guthaben.errors import ConfigError, StoreUnavailable
-from guthaben.store.connection import Location, connect
+from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
+from guthaben.store.connection import Location, Place, connect
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.session import Cursor
 from guthaben.store.sqlite_session import SqliteSession
@@ -35,6 +37,7 @@ class SqliteDatabase:
         self.name = location.path
         self.in_memory = location.in_memory
         self.survives_fork = not location.in_memory
+        self._place: Place | None = None
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
 
@@ -76,6 +79,37 @@ class SqliteDatabase:
         self._give_back(con)
         return answer
 
+    def back_up(self, target: Path, prepare: Callable[[Cursor], None]) -> None:
+        """Copy the file as it is at one moment, let `prepare` write into the copy, keep the copy.
+
+        Writers go on meanwhile. The copy appears under its name when it is whole and on the disk;
+        nothing that is there is replaced. Raises `StoreUnavailable`, `InvalidInput`.
+        """
+        if target.exists():
+            raise InvalidInput(f"{str(target)!r} exists already; a backup replaces nothing")
+        part = target.with_name(f"{target.name}.part")
+        try:
+            part.unlink(missing_ok=True)
+            with (
+                contextlib.closing(connect(self.location, read_only=True)) as source,
+                contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy,
+            ):
+                source.backup(copy)  # in one step: one moment, however much is written beside it
+                copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+                copy.execute("PRAGMA synchronous = FULL")
+                cursor = copy.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+                prepare(cursor)
+                cursor.execute("COMMIT")
+            _sync(part)
+            os.link(part, target)
+            part.unlink()
+            _sync(target.parent)
+        except (sqlite3.Error, OSError) as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise StoreUnavailable(f"the backup was not written: {error}") from error
+
     def close(self) -> None:
         """Close what is idle."""
         with self._lock:
@@ -84,10 +118,15 @@ class SqliteDatabase:
             con.close()
 
     def _take(self) -> sqlite3.Connection:
+        if self._place is not None and self._place.is_left:
+            self.close()  # they would answer from a file that is somewhere else now
+            self._place = None
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return connect(self.location, read_only=True)
+        con = connect(self.location, read_only=True)
+        self._place = Place(self.location.path)
+        return con
 
     def _give_back(self, con: sqlite3.Connection) -> None:
         with self._lock:
@@ -95,3 +134,12 @@ class SqliteDatabase:
                 self._idle.append(con)
                 return
         con.close()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,8 @@
 """The writer's connection to SQLite.
 
 Law: `BEGIN IMMEDIATE` takes the one write lock before anything is read; what was kept from earlier
-is valid only if `PRAGMA data_version` says that no other connection has written since.
+is valid only if `PRAGMA data_version` says that no other connection has written since. Nothing is
+acknowledged that was written to a file which is no longer where it was opened.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Callable
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store.cache import Cache
-from guthaben.store.connection import Location, connect
+from guthaben.store.connection import Location, Place, connect
 from guthaben.store.schema import migrate
 from guthaben.store.turnstile import Turnstile
 
+_SECRET = "SELECT value FROM credit_meta WHERE name = 'secret'"
 _NOBODY_WAITS = contextlib.nullcontext()
 
 
@@ -29,6 +31,8 @@ class SqliteSession:
         self._version = -1
         self._cursor: sqlite3.Cursor | None = None
         self.cache = Cache()
+        self._place: Place | None = None
+        self._secret = ""
         self.con: sqlite3.Connection | None = None
         self._open()
 
@@ -42,6 +46,8 @@ class SqliteSession:
         """Take the write lock."""
         interrupted = False
         try:
+            if self._place is not None and self._place.is_left:
+                self._drop()
             if self.con is None:
                 self._open()
             con = self.con
@@ -74,7 +80,8 @@ class SqliteSession:
         try:
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
-            undone = False
+            # A full disk stops the writing before the end of the transaction is written.
+            undone = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
             if con.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     con.execute("ROLLBACK")
@@ -83,6 +90,9 @@ class SqliteSession:
             if undone:
                 raise StoreUnavailable(str(error)) from error
             raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
+        if self._place is not None and self._place.is_left:
+            self._drop()
+            raise OutcomeUnknown(f"{self._location.path!r} was moved or deleted while writing")
 
     def roll_back(self, error: BaseException) -> None:
         """Undo what was begun; an operational error also drops the connection."""
@@ -105,11 +115,18 @@ class SqliteSession:
             self._turnstile.close()
 
     def _open(self) -> None:
-        con = connect(self._location)
+        # Only at first: an empty file in the place of one that is gone would hide the loss.
+        con = connect(self._location, create=not self._secret)
         cursor = con.cursor()
         try:
             cursor.execute("BEGIN IMMEDIATE")
             migrate(cursor, self._now_s())
+            secret = cursor.execute(_SECRET).fetchone()[0]
+            if self._secret and secret != self._secret:
+                raise StoreUnavailable(
+                    f"{self._location.path!r} is another database than the one that was opened: "
+                    "put that one back, or start anew"
+                )
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
             con.close()
@@ -118,6 +135,8 @@ class SqliteSession:
             con.close()
             raise
         self.con = con
+        self._secret = secret
+        self._place = None if self._location.in_memory else Place(self._location.path)
         self._version = -1
 
     def _drop(self) -> None:

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import MigrationNeeded, StoreUnavailable
+from guthaben.store import restored
 from guthaben.store.copying import Copied, copy
 from guthaben.store.database import open_database
 from guthaben.store.forks import process
@@ -230,6 +232,13 @@ class Store:
             return copied
 
         return source.read(lambda cursor: self.run(lambda space: work(space, cursor)))
+
+    def back_up(self, target: Path) -> None:
+        """Copy a running SQLite database into a new file, which is marked as a copy.
+
+        Raises `ConfigError` on PostgreSQL, `InvalidInput` if the file exists, `StoreUnavailable`.
+        """
+        self._database.back_up(target, lambda cur: restored.mark(cur, self.clock_ms() // 1000))
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""

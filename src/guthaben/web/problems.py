@@ -173,6 +173,7 @@ _REFUSED_STATUS: Final = {
     "balance_limit": 409,
     "no_payment_method": 409,
     "consent_required": 409,
+    "not_reconciled": 409,
     "already_expired": 400,
     "topup_not_found": 404,
     "case_not_found": 404,
