@@ -45,7 +45,10 @@ __all__ = ["bank", "sandbox", "server"]
 pytestmark = pytest.mark.faults
 
 TEN_USD, CHF_30 = 10 * USD, 3_000
-PAGES = {"success_url": "https://app.example.com/ok", "cancel_url": "https://app.example.com/no"}
+PAGES: Any = {
+    "success_url": "https://app.example.com/ok",
+    "cancel_url": "https://app.example.com/no",
+}
 OPEN: dict[str, Any] = {
     "only_open": True, "practice_id": None, "after_case_no": 0, "limit": 50
 }  # fmt: skip

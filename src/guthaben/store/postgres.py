@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from guthaben import config
 from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
+from guthaben.store import connection
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.postgres_schema import IDENTITIES, go_on
 from guthaben.store.session import Cursor
@@ -123,6 +124,16 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return con
 
 
+def limit_waiting(con: psycopg.Connection[Any]) -> None:
+    """Let nobody wait for a stranger's lock longer than on SQLite."""
+    con.execute(f"SET lock_timeout = {connection.BUSY_TIMEOUT_MS}".encode())
+
+
+def _ready_to_read(con: psycopg.Connection[Any]) -> None:
+    configure(con)
+    limit_waiting(con)
+
+
 def name_of(url: str) -> str:
     """Name a database without its password."""
     parts = urlsplit(url)
@@ -193,7 +204,7 @@ class PostgresDatabase:
                     max_size=READERS,
                     timeout=CONNECT_TIMEOUT_S,
                     kwargs={"autocommit": True, "application_name": "guthaben reader"},
-                    configure=configure,
+                    configure=_ready_to_read,
                     check=ConnectionPool.check_connection,
                     open=True,
                 )

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store import postgres_home, postgres_schema
-from guthaben.store.postgres import connect
+from guthaben.store.postgres import connect, limit_waiting
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_wire import Wire
@@ -40,8 +40,9 @@ _IN_THE_WAY = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
     errors.UniqueViolation,
-    errors.LockNotAvailable,
 )
+_NOT_NOW = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
+"""Gone, full, shutting down, locked for too long, or a replica: the work itself is not to blame."""
 
 
 class PostgresSession:
@@ -129,7 +130,7 @@ class PostgresSession:
             self._crowded_until_s = time.monotonic() + CROWDED_S
             self._doubted = str(error) if isinstance(error, errors.UniqueViolation) else None
             raise Conflict(str(error)) from error
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        if isinstance(error, _NOT_NOW):
             self._drop()
             raise StoreUnavailable(str(error)) from error
 
@@ -141,6 +142,7 @@ class PostgresSession:
         self.con = connect(self._url)
         try:
             postgres_schema.migrate(self.con, self._now_s())
+            limit_waiting(self.con)
             postgres_home.settle_in(self.con, self._now_s())
             for setting in LEAN:
                 self.con.execute(setting)

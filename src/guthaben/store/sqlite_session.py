@@ -81,7 +81,7 @@ class SqliteSession:
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
             # A full disk stops the writing before the end of the transaction is written.
-            undone = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+            undone = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
             if con.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     con.execute("ROLLBACK")
