@@ -33,7 +33,8 @@ PYTEST      := $(BIN)/python -m pytest
 
 .PHONY: help run test check lint types layers tidy format contract bench bench-full bench-http \
         bench-cycles profile \
-        mutants coverage-domain simulate simulate-bugs soak browser setup clean distclean
+        mutants coverage-domain simulate simulate-bugs soak attack test-postgresql browser setup \
+        clean distclean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -101,6 +102,15 @@ bench-cycles: $(DEV_READY) ## Measure reservations over HTTP beside the framewor
 soak: $(DEV_READY) browser ## Run the random and the destructive tests longer (SOAK=5, SOAK_MINUTES=30)
 	SOAK_FACTOR=$(SOAK) $(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
 		$(PYTEST) -n $(WORKERS) --dist loadfile -m soak -x $(ARGS)
+
+attack: $(DEV_READY) ## Attack four servers on one database, SQLite then PostgreSQL (SECONDS=60)
+	$(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
+		$(BIN)/python -m tests.faults.attack --seconds $(or $(SECONDS),60) $(ARGS)
+
+test-postgresql: $(DEV_READY) ## Only the tests that touch a database, on PostgreSQL only
+	$(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
+		$(PYTEST) -n $(WORKERS) --dist loadfile --database postgresql \
+		tests/store tests/services tests/properties tests/faults tests/web tests/cycles $(ARGS)
 
 browser: $(DEV_READY)
 	@$(BIN)/python -m scripts.ensure_browser

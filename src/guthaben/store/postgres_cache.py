@@ -41,6 +41,11 @@ class ProvenCache(Cache):
         self._open.clear()
         self._since_s = time.monotonic()
 
+    def leave(self) -> None:
+        """Forget everything: another database may be there."""
+        self.clear()
+        self.numbers.clear()
+
     def forget_old(self) -> None:
         """Forget everything that has been kept for too long to be proven."""
         if time.monotonic() - self._since_s > _LONGEST_S:

@@ -140,6 +140,7 @@ class PostgresSession:
 
     def _open(self) -> None:
         self.con = connect(self._url)
+        self.cache.leave()  # nobody knows what is behind the name now: a backup, perhaps
         try:
             postgres_schema.migrate(self.con, self._now_s())
             limit_waiting(self.con)

@@ -12,7 +12,10 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, Final, Self
 
+import psycopg
+
 from guthaben.domain.commands import Command
+from guthaben.errors import InvalidInput
 from guthaben.store.loaded import Loaded
 from guthaben.store.postgres_bulk import Rewriter, columns_of
 from guthaben.store.postgres_cache import ProvenCache
@@ -52,7 +55,7 @@ class WritingCursor:
         self._trusts = trusts
         self._loaded: Loaded | None = None
         self._new_keys: list[Key] = []
-        self._begun = False
+        self._begun = self._is_batch = False
         self._place = 0
         self._answer: Answer | None = None
         self._rows: Iterator[Any] | None = None
@@ -67,6 +70,7 @@ class WritingCursor:
 
     def preload(self, loaded: Loaded, asked: Sequence[tuple[str, Command]], now_s: int) -> None:
         """Have at hand what the commands of a batch speak of: kept and to be proven, or read."""
+        self._is_batch = True
         keys = from_cache(loaded, self._cache, asked) if self._trusts else None
         if keys is None:
             self._begin()
@@ -93,7 +97,12 @@ class WritingCursor:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Queue one statement."""
         self._begin()
-        self._send(numbered(sql), parameters)
+        try:
+            self._send(numbered(sql), parameters)
+        except psycopg.DataError as error:
+            if self._is_batch or "NUL" not in str(error):
+                raise  # only the culprit may hear of it; the writer sees to that
+            raise InvalidInput("a text holds a NUL character; leave it out") from error
         return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
