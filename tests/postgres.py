@@ -115,10 +115,10 @@ def fresh(number: int = 0) -> str:
 
 def rows(number: int, sql: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Ask one of this process's databases through a connection of our own."""
-    found = _stranger(number).execute(translated(sql, writes=False).encode(), values)
+    found = _stranger(number).execute(translated(sql).encode(), values)
     return [dict(row) for row in found]
 
 
 def change(number: int, sql: str, values: tuple[Any, ...]) -> None:
     """Change one of this process's databases behind the store's back."""
-    _stranger(number).execute(translated(sql, writes=False).encode(), values)
+    _stranger(number).execute(translated(sql).encode(), values)

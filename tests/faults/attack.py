@@ -188,25 +188,37 @@ class Attack:
             self.most_in_flight = max(self.most_in_flight, int(count))
 
     def _races(self, _number: int) -> None:
-        """Let settle, release, expiry and a late settle of one call meet, each at its server."""
+        """Let settle, release and expiry of one call meet, each at its server.
+
+        Asking for a balance expires what is due; every second call is due about then, once time
+        goes on.
+        """
         clients = [self.town.client(ENDS, number) for number in range(SERVERS)]
         for number in itertools.count():
             if self.over.is_set():
                 break
-            body = {"amount_usd": "1.00", "key": f"k{number}", "ttl_s": 1 + number % 2}
+            body = {"amount_usd": "1.00", "key": f"k{number}", "ttl_s": 1 + number % 2 * 899}
             call = self._send("race reserve", clients[0], "/v1/reservations", body)
             path = f"/v1/reservations/{call['id']}"
-            asked = [("settle", {"cost_usd": "0.50"}), ("release", {}),
-                     ("settle", {"cost_usd": "0.50"}), ("release", {})]  # fmt: skip
-            if number % 2:
-                self.over.wait(0.9)  # once time goes on, about when it expires
+            if number % 2 == 0:
+                self.over.wait(1)
             found: list[Any] = [None] * SERVERS
-            self._together(
-                SERVERS,
-                lambda n, path=path, asked=asked, found=found: found.__setitem__(  # type: ignore[misc]
-                    n, self._send("race end", clients[n], f"{path}/{asked[n][0]}", asked[n][1])
-                ),
-            )
+
+            def end(
+                place: int,
+                path: str = path,
+                found: list[Any] = found,
+                shift: int = number // 2,
+            ) -> None:
+                what = (place + shift) % SERVERS  # whose request leaves first is whose thread began
+                if what == 3:
+                    clients[place].get("/v1/balance")
+                    return
+                wish = {} if what == 1 else {"cost_usd": "0.50"}
+                step = "release" if what == 1 else "settle"
+                found[place] = self._send("race end", clients[place], f"{path}/{step}", wish)
+
+            self._together(SERVERS, end)
             self._judge(clients[0].get(path).json(), [one for one in found if one])
         for client in clients:
             client.close()

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 
 from guthaben.domain.commands import (
     Command,
@@ -182,8 +183,8 @@ def test_a_postgresql_that_stops_and_starts_again_is_found_again(own_postgresql:
 def _quick_pool() -> Iterator[None]:
     """Wait for a connection of the pool for a moment only."""
     with pytest.MonkeyPatch.context() as patch:
-        whole = postgres.ConnectionPool.connection
-        patch.setattr(postgres.ConnectionPool, "connection", lambda self: whole(self, timeout=0.3))
+        whole = ConnectionPool.connection
+        patch.setattr(ConnectionPool, "connection", lambda self: whole(self, timeout=0.3))
         yield
 
 
@@ -227,7 +228,8 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tiny_disk: Path) -> 
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
-    heard, done = [], []
+    heard: list[str] = []
+    done: list[str] = []
     for number in range(400):
         outcome = tried(store, RecordUsage(f"k{number}", 0))
         (done if isinstance(outcome, Outcome) else heard).append(f"k{number}")

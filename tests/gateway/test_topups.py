@@ -16,6 +16,7 @@ from guthaben.services.topup_settings import AutoTopupChange
 from guthaben.store import settings
 from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
+from tests.databases import File
 from tests.gateway.served import MODEL, PRACTICE, Served
 from tests.services.fakes import FakeGateway
 
@@ -27,7 +28,7 @@ class House:
     """Every door of one server, and a provider that charges saved cards."""
 
     def __init__(self, folder: Path, wait_s: float = 0) -> None:
-        self.provider = FakeGateway(folder / "gateway.db")
+        self.provider = FakeGateway(File(folder / "gateway.db"))
         self.allowed = threading.Event()
         """While it is not set no charge comes to its end."""
         self.provider.during = self._held_up

@@ -12,7 +12,7 @@ import pytest
 from guthaben.domain.commands import Command, GrantCredit, Outcome, Reserve, Settle
 from guthaben.domain.grants import PAID
 from guthaben.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
-from guthaben.store.postgres import PostgresCursor, connect, name_of, translated
+from guthaben.store.postgres import connect, name_of, translated
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_schema import translated as translated_ddl

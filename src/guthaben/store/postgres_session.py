@@ -161,4 +161,3 @@ class PostgresSession:
         if con is not None:
             with contextlib.suppress(psycopg.Error):
                 con.close()
-
