@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -234,3 +235,39 @@ def test_without_prices_amounts_are_reserved_and_usage_is_refused() -> None:
             call.settle(USED, model=MODEL)
         credit.core.prices.set_rates(MODEL, {"input_mtok": "0.15"}, provider="sandbox")
         assert call.settle(USED, model=MODEL).cost_nano_usd == PLAIN
+
+
+def told_by_the_host(served: Served, *rows: tuple[str, str, str, str]) -> None:
+    """Keep licences in the host's own table: subscription, practice, plan, status."""
+    with sqlite3.connect(served.database, timeout=10) as con:
+        con.execute(
+            "CREATE TABLE IF NOT EXISTS licenses (subscription_id TEXT PRIMARY KEY, customer_id"
+            " TEXT, status TEXT, lookup_key TEXT, customer_email TEXT, current_period_end INTEGER,"
+            " current_period_start INTEGER, updated_at INTEGER, license_key TEXT, practice_id TEXT)"
+        )
+        con.executemany(
+            "INSERT OR REPLACE INTO licenses (subscription_id, practice_id, lookup_key, status,"
+            " current_period_start, current_period_end) VALUES (?, ?, ?, ?, 0, 2000000000)",
+            rows,
+        )
+
+
+def test_a_licence_in_the_hosts_own_table_gives_a_plan(served: Served, seconds: Seconds) -> None:
+    credit = served.credit
+    told_by_the_host(
+        served,
+        ("sub_h1", "on-none", "pro", "active"),
+        ("sub_h2", "on-basic", "pro", "active"),
+        ("sub_h3", "over", "pro", "canceled"),
+    )
+    served.give(100 * PLAIN, "over")
+    assert credit.reserve("on-none", **SIZED).reserved_nano_usd == PRO
+    assert credit.reserve("on-basic", **SIZED).reserved_nano_usd == BASIC, "the engine's own leads"
+    assert credit.reserve("over", **SIZED).reserved_nano_usd == EVERY
+    told_by_the_host(served, ("sub_h1", "on-none", "pro", "unpaid"))
+    seconds.now_s += NOTICE_S + 1
+    assert credit.reserve("on-none", **SIZED).reserved_nano_usd == EVERY
+    # A licence of the old application may name no practice: its subscription is one.
+    told_by_the_host(served, ("sub_h4", "", "basic", "past_due"))
+    served.give(100 * PLAIN, "sub_h4")
+    assert credit.reserve("sub_h4", **SIZED).reserved_nano_usd == BASIC

@@ -1,8 +1,8 @@
 """Tariffs: what prices a practice's call: the price book that counts, and the practice's plan.
 
-Law: the one home of "the plan of a practice": the lookup key of the licence that leads. It is asked
-for only while the book has a margin for some plan, and remembered for seconds; a call keeps the
-tariff of its reservation to its end. Licences in a host's own table are not read here.
+Law: the one home of "the plan of a practice": the lookup key of the licence that leads, else of the
+licence in force in the host's own table. It is asked for only while the book has a margin for some
+plan, and remembered for seconds; a call keeps the tariff of its reservation to its end.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 from guthaben.domain.licences import Plans, leading, standing
 from guthaben.domain.price_book import PriceBook
 from guthaben.services import checks
+from guthaben.services.legacy.plans import ends_all
 from guthaben.services.prices import NOTICE_S, Prices, no_prices
 from guthaben.store import licences, plans, queries
+from guthaben.store.legacy import rows as legacy_rows
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 
@@ -88,8 +90,19 @@ class Tariffs:
 def _plan_of(cursor: Cursor, practice_id: str, now_s: int) -> str:
     rows = licences.subscriptions_of(cursor, queries.practice_no(cursor, practice_id))
     if not rows:
-        return ""
+        return _hosts_plan(cursor, practice_id)
     known = Plans(plans.plan_versions(cursor))
     found = (standing(licences.subscription_of(cursor, row), known, now_s) for row in rows)
     leader = leading(found)
     return leader.plan if leader is not None else ""
+
+
+def _hosts_plan(cursor: Cursor, practice_id: str) -> str:
+    """Give the plan that the four modules' host says; none where its licence entitles to nothing.
+
+    A subscription that we know ourselves says more, also that it is over.
+    """
+    told = legacy_rows.hosts_license(cursor, practice_id)
+    if told is None or ends_all(told.status or ""):
+        return ""
+    return told.lookup_key or ""

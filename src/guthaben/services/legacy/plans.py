@@ -54,7 +54,12 @@ def _read(name: str, written: str) -> int:
 
 def is_over(license: OldLicense) -> bool:
     """Tell whether a licence no longer entitles to an allowance; its bought credit stays usable."""
-    return license.status.strip().lower() in _OVER
+    return ends_all(license.status)
+
+
+def ends_all(status: str) -> bool:
+    """Tell whether a licence of this status entitles to nothing."""
+    return status.strip().lower() in _OVER
 
 
 def period_of(license: OldLicense) -> Period:

@@ -287,6 +287,11 @@ def license_of(cursor: Cursor, practice_id: str) -> LicenseDetail | None:
     return LicenseDetail._make((str(row[0]), *map(_text, row[1:6]), row[6], row[7]))
 
 
+def hosts_license(cursor: Cursor, practice_id: str) -> LicenseDetail | None:
+    """Read the licence that a host keeps beside our tables; only a host's SQLite file has one."""
+    return license_of(cursor, practice_id) if isinstance(cursor, sqlite3.Cursor) else None
+
+
 def license_by_key(cursor: Cursor, license_key: str) -> LicenseRow | None:
     """Find whose licence key this is; one that several practices share belongs to nobody."""
     wanted = {"subscription_id", "practice_id", "lookup_key", "license_key"}
