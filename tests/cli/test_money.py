@@ -122,7 +122,9 @@ def test_a_provider_that_can_not_be_asked_has_its_own_code(run: Run, provider: F
     from guthaben.errors import PaymentUnavailable
 
     provider.down = PaymentUnavailable("down")
-    run("reconcile", "--since", "2026-01-01", code=UNAVAILABLE)
+    told = run("reconcile", "--since", "2026-01-01", code=UNAVAILABLE)
+    assert (told.exit_code, told.stdout) == (UNAVAILABLE, "")
+    assert "down" in told.stderr
 
 
 def test_without_a_key_nothing_is_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

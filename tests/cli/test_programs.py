@@ -147,8 +147,10 @@ def test_a_demo_that_is_killed_leaves_no_sandbox_behind(tmp_path: Path) -> None:
         pytest.skip("only Linux ends a child with its parent")
     folder = tmp_path / "data"
     demo = Demo(folder)
+    assert processes_of(folder) != []
     demo.kill()
     until(lambda: not processes_of(folder))
+    assert processes_of(folder) == []
 
 
 def test_the_demo_keeps_its_secrets_to_its_owner_and_meets_no_real_key(tmp_path: Path) -> None:

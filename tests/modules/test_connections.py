@@ -114,9 +114,11 @@ def test_without_a_transaction_none_is_left_open(
 def test_readers_write_nothing(con: sqlite3.Connection, name: str) -> None:
     ledger(con, 5.0)
     save(con)
+    before = dump(con)
     con.execute("PRAGMA query_only = ON")
     READERS[name](con)
     con.execute("PRAGMA query_only = OFF")
+    assert dump(con) == before
 
 
 @pytest.mark.parametrize("level", [None, "", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
@@ -139,6 +141,7 @@ def test_autocommit_works(
     own = connect(autocommit=autocommit)
     for do in ALL.values():
         do(own)
+    assert own.in_transaction is not autocommit
     own.rollback()
 
 

@@ -39,6 +39,9 @@ TEN_USD = 10 * USD
 CHF_30 = 3_000
 SECRET = "whsec_of_the_tests"
 NOON = 1_762_945_200  # 12 November 2025, 12:00 in Zurich
+COMPLETED = "checkout.session.completed"
+SUCCEEDED = "payment_intent.succeeded"
+INTENT = {"id": "pi_1", "object": "payment_intent"}
 PRACTICE = "prac_1"
 OTHER = "prac_2"
 

@@ -29,9 +29,12 @@ from guthaben.services.reconcile import Reconciler
 from guthaben.services.webhooks import Inbox
 from tests.services.house import (
     CHF_30,
+    COMPLETED,
+    INTENT,
     OTHER,
     PRACTICE,
     SECRET,
+    SUCCEEDED,
     TEN_USD,
     USD,
     House,
@@ -42,9 +45,6 @@ from tests.services.house import (
 )
 
 ROOT = Path(__file__).parents[2]
-COMPLETED = "checkout.session.completed"
-SUCCEEDED = "payment_intent.succeeded"
-INTENT = {"id": "pi_1", "object": "payment_intent"}
 CHARGE = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1"}
 DAY_S = 86_400
 

@@ -24,8 +24,11 @@ from scripts import mutants
 from tests.services import naive_code
 from tests.services.house import (
     CHF_30,
+    COMPLETED,
+    INTENT,
     PRACTICE,
     SECRET,
+    SUCCEEDED,
     TEN_USD,
     USD,
     House,
@@ -36,9 +39,6 @@ from tests.services.house import (
 )
 
 ROOT = Path(__file__).parents[2]
-COMPLETED = "checkout.session.completed"
-SUCCEEDED = "payment_intent.succeeded"
-INTENT = {"id": "pi_1", "object": "payment_intent"}
 
 
 @pytest.fixture

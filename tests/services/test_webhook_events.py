@@ -8,14 +8,22 @@ from typing import Any
 import pytest
 
 from guthaben.payments.facts import SetupFacts
-from tests.services.house import CHF_30, OTHER, PRACTICE, TEN_USD, House, metadata_of, page_of
+from tests.services.house import (
+    CHF_30,
+    COMPLETED,
+    INTENT,
+    OTHER,
+    PRACTICE,
+    SUCCEEDED,
+    TEN_USD,
+    House,
+    metadata_of,
+    page_of,
+)
 
-COMPLETED = "checkout.session.completed"
 PAID_LATER = "checkout.session.async_payment_succeeded"
 NOT_PAID = "checkout.session.async_payment_failed"
 EXPIRED = "checkout.session.expired"
-SUCCEEDED = "payment_intent.succeeded"
-INTENT = {"id": "pi_1", "object": "payment_intent"}
 UNPAID: dict[str, Any] = {"payment_status": "unpaid"}
 ABSENT: dict[str, Any] = {"payment_status": "unpaid", "payment_intent": None, "status": "expired"}
 

@@ -8,13 +8,13 @@ its request not yet sent, or with its answer not yet read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import stripe
 
 from guthaben.sandbox.model import NoAnswer
 from guthaben.sandbox.script import CallFault, Script
+from guthaben.sandbox.sdk_wire import Said, SdkWire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -36,7 +36,7 @@ FAULTS: dict[str, tuple[int, CallFault | None]] = {
 }
 
 
-class Wire(stripe.HTTPClient):
+class Wire(SdkWire):
     """What the SDK speaks through."""
 
     name = "simulation"
@@ -45,24 +45,11 @@ class Wire(stripe.HTTPClient):
         super().__init__()
         self._world = world
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        post_data: Any = None,
-        *,
-        _usage: list[str] | None = None,
-    ) -> tuple[str, int, Mapping[str, str]]:
+    def carry(
+        self, method: str, path: str, query: str, body: bytes, headers: Mapping[str, str]
+    ) -> Said:
         """Carry one request and its answer; raises what a network raises, or `TimeoutError`."""
-        parts = urlsplit(url)
-        body = post_data.encode() if isinstance(post_data, str) else post_data or b""
-        names = {name.lower(): str(value) for name, value in (headers or {}).items()}
-        return self._carry(method.upper(), parts.path, parts.query, body, names)
-
-    def _carry(
-        self, method: str, path: str, query: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[str, int, Mapping[str, str]]:
+        headers = {name.lower(): str(value) for name, value in headers.items()}
         world, began_ms = self._world, self._world.clock.ms
         world.yard.point(f"before {method} {path}")
         if method == "GET" and path.startswith("/v1/payment_intents/"):
@@ -99,6 +86,3 @@ class Wire(stripe.HTTPClient):
             return ""
         weights = [weight for weight, _fault in FAULTS.values()]
         return world.yard.rng.choices(list(FAULTS), weights)[0]
-
-    def close(self) -> None:
-        """Nothing is open."""

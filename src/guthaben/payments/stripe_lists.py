@@ -7,6 +7,7 @@ empty it would say that a payment doesn't exist. Nothing here changes anything a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -48,16 +49,18 @@ _CLOCK_SKEW_S: Final = 600
 _BEST_FIRST: Final = ("succeeded", "processing", "requires_capture", "requires_action")
 
 
-class StripeLists:
+class StripeLists(ABC):
     """The reading part of the gateway; the wire is its subclass's."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _read(self, call: Callable[..., object], *args: str, **params: Any) -> object:
-        raise NotImplementedError
+        """Ask Stripe something that changes nothing."""
 
+    @abstractmethod
     def _read_one(self, call: Callable[..., object], object_id: str, **params: Any) -> object:
-        raise NotImplementedError
+        """Read one object, and see that it is the one that was asked for."""
 
     # ------------------------------------------------------------ between two instants
 

@@ -11,25 +11,24 @@ from starlette.routing import Route
 
 from guthaben.sandbox import checkout
 from guthaben.sandbox.cards import AUTHENTICATION, PROVIDER, SUCCEEDS
-from guthaben.sandbox.checkout_pages import HEADERS, message, redirect, show_money, typed_in
-from guthaben.sandbox.context import Context, Settings
+from guthaben.sandbox.checkout_pages import (
+    HEADERS,
+    PageRoutes,
+    message,
+    redirect,
+    show_money,
+    typed_in,
+)
 from guthaben.sandbox.errors import JsonObject
 from guthaben.sandbox.page_texts import AUTHENTICATE, TWINT
-from guthaben.sandbox.state import State
-from guthaben.sandbox.webhooks import Postman
 
 _ENVIRONMENT = Environment(autoescape=True)
 _AUTHENTICATE = _ENVIRONMENT.from_string(AUTHENTICATE)
 _TWINT = _ENVIRONMENT.from_string(TWINT)
 
 
-class AwayPages:
+class AwayPages(PageRoutes):
     """Serves /c/authenticate and /c/twint."""
-
-    def __init__(self, state: State, settings: Settings, postman: Postman) -> None:
-        self._state = state
-        self._settings = settings
-        self._postman = postman
 
     def routes(self) -> list[Route]:
         """Return the pages' addresses."""
@@ -39,10 +38,6 @@ class AwayPages:
             Route("/c/twint/{intent_id}", self.show_twint, methods=["GET"]),
             Route("/c/twint/{intent_id}", self.answer_twint, methods=["POST"]),
         ]
-
-    def _context(self, request: Request) -> Context:
-        base_url = self._settings.public_url or str(request.base_url).rstrip("/")
-        return Context(self._state, self._settings, base_url)
 
     def _waiting(self, request: Request, *kinds: str) -> JsonObject | None:
         found = self._state.find(request.path_params["intent_id"])

@@ -42,13 +42,21 @@ def show_money(amount: int, currency: str) -> str:
     return f"{currency.upper()} {units}.{rest:02d}"
 
 
-class Pages:
-    """Serves everything under /c."""
+class PageRoutes:
+    """What every group of pages is given."""
 
     def __init__(self, state: State, settings: Settings, postman: Postman) -> None:
         self._state = state
         self._settings = settings
         self._postman = postman
+
+    def _context(self, request: Request) -> Context:
+        base_url = self._settings.public_url or str(request.base_url).rstrip("/")
+        return Context(self._state, self._settings, base_url)
+
+
+class Pages(PageRoutes):
+    """Serves everything under /c."""
 
     def routes(self) -> list[Route]:
         """Return the pages' addresses."""
@@ -57,10 +65,6 @@ class Pages:
             Route("/c/pay/{session_id}", self.press, methods=["POST"]),
             Route("/c/receipt/{charge_id}", self.receipt, methods=["GET"]),
         ]
-
-    def _context(self, request: Request) -> Context:
-        base_url = self._settings.public_url or str(request.base_url).rstrip("/")
-        return Context(self._state, self._settings, base_url)
 
     async def show(self, request: Request) -> Response:
         """Show the page of an open session."""

@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import stripe
 from starlette.datastructures import Headers
@@ -40,6 +39,7 @@ from guthaben.sandbox.errors import JsonObject
 from guthaben.sandbox.ids import drawn_from
 from guthaben.sandbox.retries import LIVE_PAUSES_MS
 from guthaben.sandbox.script import Script
+from guthaben.sandbox.sdk_wire import Said, SdkWire
 from guthaben.sandbox.state import State
 
 SECRET = "whsec_model"
@@ -195,8 +195,8 @@ class Model:
         return Context(self._state, self._settings, _BASE_URL)
 
 
-class _Client(stripe.HTTPClient):
-    """Hands the SDK's requests to the model; the SDK's own retries don't sleep."""
+class _Client(SdkWire):
+    """Hands the SDK's requests to the model."""
 
     name = "sandbox model"
 
@@ -204,41 +204,12 @@ class _Client(stripe.HTTPClient):
         super().__init__()
         self._model = model
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        post_data: Any = None,
-        *,
-        _usage: list[str] | None = None,
-    ) -> tuple[str, int, Mapping[str, str]]:
-        parts = urlsplit(url)
-        body = post_data.encode() if isinstance(post_data, str) else post_data or b""
+    def carry(
+        self, method: str, path: str, query: str, body: bytes, headers: Mapping[str, str]
+    ) -> Said:
         try:
-            answer = self._model.request(method, parts.path, parts.query, body, headers or {})
+            answer = self._model.request(method, path, query, body, headers)
         except NoAnswer as lost:
             text = f"Unexpected error communicating with Stripe.\n\n(Network error: {lost})"
             raise stripe.APIConnectionError(text, should_retry=True) from lost  # type: ignore[no-untyped-call]
         return answer.body, answer.status, Headers(answer.headers)
-
-    async def request_async(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        post_data: Any = None,
-    ) -> tuple[Any, int, Mapping[str, str]]:
-        return self.request(method, url, headers, post_data)
-
-    def _sleep_time_seconds(self, num_retries: int) -> float:
-        return 0
-
-    async def sleep_async(self, secs: float) -> None:
-        return None
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    async def close_async(self) -> None:
-        """Nothing is open."""
