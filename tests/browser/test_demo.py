@@ -31,6 +31,12 @@ def available(page: Page) -> float:
     return float(page.locator("#available").inner_text())
 
 
+def stored(running: Demo, question: str) -> list[tuple[object, ...]]:
+    """Ask the demo's database something."""
+    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
+        return con.execute(question).fetchall()
+
+
 def pay(page: Page, demo_url: str, card: str = "4242424242424242", button: str = "pay") -> None:
     """Do on the hosted page what it offers, and come back."""
     page.wait_for_url("**/c/pay/**")
@@ -82,11 +88,8 @@ def test_a_person_clicks_through_the_demo(running: Demo, page: Page, tmp_path: P
     page.locator("#auto-consent").check()
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#auto-state")).to_have_text("on")
-    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
-        agreed = con.execute(
-            "SELECT text_version, language, amount_minor, cap_minor, trigger_percent"
-            " FROM credit_consent"
-        ).fetchall()
+    amounts = "text_version, language, amount_minor, cap_minor, trigger_percent"
+    agreed = stored(running, f"SELECT {amounts} FROM credit_consent")
     assert agreed == [(VERSION, "en", 3_000, 9_000, 100)]
 
     # Use it up until the card is charged.
@@ -171,8 +174,7 @@ def test_what_is_shown_is_what_is_agreed_to(running: Demo, page: Page) -> None:
     page.locator("#save-card").check()
     page.get_by_role("button", name="Pay", exact=True).click()
     pay(page, running.url)
-    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
-        agreed = con.execute("SELECT text_version, language FROM credit_card_consent").fetchall()
+    agreed = stored(running, "SELECT text_version, language FROM credit_card_consent")
     assert agreed[-1] == (CARD_TEXT_VERSION, "en")
 
     # Numbers that can't be agreed to have no text, and nothing can be agreed to.

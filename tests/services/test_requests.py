@@ -165,7 +165,8 @@ TABLE = [
     *each(policy, "overrun", ["", "nobody", 5, True, []]),
     *each(policy, "debt_blocks_allowance", ["no", 0, 1, "x"]),
     *each(policy, "time_zone", ["", "Mars/North", "../etc/passwd", "/etc/passwd", 5, HALF, []]),
-    *each(policy, "mode", ["live"]),
+    *each(policy, "mode", ["", "demo", 5, True, []]),
+    *each(policy, "colour", ["red"]),
 ]
 
 

@@ -56,8 +56,11 @@ class Letters:
         return self._store.read(question)
 
     def payload(self, event_id: str) -> dict[str, Any]:
-        """Read the event itself, with all that it says of a customer."""
+        """Read the event itself, with all that it says of a customer; later `event_erased`."""
         raw = self._store.read(lambda cur: inbox.payload_of(cur, _one(cur, event_id)))
+        if not raw:
+            text = "Its content was erased some time after it was applied; the provider has it."
+            raise Refused(text, reason="event_erased")
         found: dict[str, Any] = json.loads(raw)
         return found
 

@@ -13,6 +13,7 @@ from guthaben.services.guthaben import Guthaben
 from guthaben.services.jobs import Job, Turn
 from guthaben.services.low_balance import LowBalanceWatch
 from guthaben.services.reconcile import Reconciler
+from guthaben.services.retention import Retention
 from guthaben.services.webhooks import Inbox
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
         Job("expire", 30, lambda _turn: guthaben.expire()),
         Job("low_balance", 30, watch.look),
         Job("outbox", 2, dispatcher.work),
+        Job("retention", _DAY_S, Retention.from_environment().run),
     ]
     if payments is not None:
         inbox, janitor, closer = payments.inbox, payments.charger.janitor, payments.closer
