@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from guthaben.domain.commands import Reserve
 from guthaben.errors import InsufficientCredit
 from guthaben.payments.gateway import ChargeOrder, Declined
 from guthaben.services.asynchronous import AsyncGuthaben
@@ -84,6 +85,18 @@ def test_many_that_are_refused_wait_for_one_charge(gate: Waiting) -> None:
     found = in_parallel(6, lambda index: gate.credit.reserve(PRACTICE, USD, key=f"k{index}"))
     assert [one for one in found if isinstance(one, BaseException)] == []
     assert len(gate.house.gateway.charges) == 1
+
+
+def test_a_charge_that_is_quicker_than_the_question_counts_too(gate: Waiting) -> None:
+    """Refused, charged and credited, before whoever was refused comes to ask."""
+    core = gate.credit.core
+    refused = core.store.execute(PRACTICE, Reserve("k", USD))
+    assert refused.reason == "insufficient_credit"
+    charge = core.charge_to_await(PRACTICE)
+    assert charge is not None
+    assert charge.result(10)
+    assert gate.house.credit() == TEN_USD
+    assert core.credit_came(PRACTICE)
 
 
 def test_a_charge_that_is_declined_lets_the_refusal_stand(gate: Waiting) -> None:

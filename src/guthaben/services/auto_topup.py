@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import Final
 
 from guthaben.domain.commands import Outcome
 from guthaben.domain.topup import CreditEvent
@@ -58,6 +59,7 @@ log = logging.getLogger("guthaben.auto_topup")
 
 _THREADS = 4
 """So that one slow charge does not keep other practices waiting."""
+_MOST_TOLD: Final = 10_000
 
 
 class Charger:
@@ -105,7 +107,7 @@ class Charger:
         self._queue.put((practice_id, outcome.event))
 
     def under_way(self, practice_id: str) -> Future[bool] | None:
-        """Give what tells whether the charge under way for a practice brought credit, if any is."""
+        """Give what tells whether a practice's charge, under way or the last, brought credit."""
         with self._lock:
             return self._waited_for.get(practice_id)
 
@@ -132,7 +134,8 @@ class Charger:
         with self._lock:
             left, self._waited_for = self._waited_for, {}
         for future in left.values():
-            future.set_result(False)
+            if not future.done():
+                future.set_result(False)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None and not self._stopping:
@@ -148,8 +151,12 @@ class Charger:
 
     def _tell(self, practice_id: str, came: bool) -> None:
         with self._lock:
-            future = self._waited_for.pop(practice_id, None)
-        if future is not None:
+            future = self._waited_for.get(practice_id)
+            # Credit that came is told until the next charge: a charge may be quicker than whoever
+            # was refused, and asks for it only then. They try once more, which costs little.
+            if not came or len(self._waited_for) > _MOST_TOLD:
+                self._waited_for.pop(practice_id, None)
+        if future is not None and not future.done():
             future.set_result(came)
 
     def _charge(self, practice_id: str, claimed: CreditEvent) -> bool:
