@@ -64,7 +64,7 @@ def cut(store: Store, monkeypatch: pytest.MonkeyPatch, *, before: bool) -> None:
     flush = wire.flush
 
     def cutting() -> list[Answer]:
-        is_last = any(statement.sql == b"COMMIT" for statement, _values in wire._queue)
+        is_last = any(statement.sql == b"COMMIT" for statement, *_rest in wire._queue)
         if is_last and before:
             _terminate(store, connection(store))
         answers = flush()

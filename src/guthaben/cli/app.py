@@ -11,6 +11,7 @@ from guthaben.cli import (
     backups,
     caps,
     credit,
+    growth,
     inbox,
     keys,
     licences,
@@ -73,6 +74,7 @@ licences.register(app)
 topups.register(app)
 moving.register(app)
 backups.register(app)
+growth.register(app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,19 +41,28 @@ def verify(
     practice: Annotated[
         str | None, typer.Argument(help="One practice; default all.", show_default=False)
     ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="The folder of archived calls: check its files too.")
+    ] = None,
     db: Db = None,
     as_json: AsJson = False,
 ) -> int | None:
     """Replay the journal and compare it with all that is stored; exit code 1 if they differ."""
+    from guthaben.services.growth import file_problems
+    from guthaben.store.verify import Problem
     from guthaben.web import views
 
     with opened(db) as guthaben:
         found = guthaben.verify(practice)
+        if archive is not None:
+            texts = file_problems(guthaben.core.store, archive)
+            problems = [*found.problems, *(Problem("", text) for text in texts)]
+            found = found._replace(problems=problems)
     if as_json:
         say_json(views.verification(found))
     else:
         for problem in found.problems:
-            say(f"{problem.practice_id}: {problem.text}")
+            say(f"{problem.practice_id or 'all'}: {problem.text}")
         result = "all is as the journal says" if found.ok else f"{len(found.problems)} problems"
         say(f"{found.practices} practices, {found.transfers} transfers: {result}.")
     return None if found.ok else REFUSED

@@ -155,7 +155,8 @@ def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) 
     if call.status == RESERVED:
         return end_call(practice, call, now_ms, SETTLED, BY_CALLER, command.cost_nano_usd, usage)
     if call.status in (SETTLED, SETTLED_LATE) and call.ended_by == BY_CALLER:
-        if call.cost_nano_usd == command.cost_nano_usd and call.usage == usage:
+        same_usage = call.is_archived or call.usage == usage
+        if call.cost_nano_usd == command.cost_nano_usd and same_usage:
             return _unchanged(practice, call, replayed=True)
         raise Refusal("settled_otherwise")
     if call.status == RELEASED and call.ended_by == BY_CALLER:

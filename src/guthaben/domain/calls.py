@@ -13,6 +13,8 @@ from guthaben.domain.grants import Slice
 
 DEFAULT_TTL_MS: Final = 900_000
 MAX_LIFETIME_MS: Final = 86_400_000
+ARCHIVED_EXPIRY: Final = 0
+"""Instead of when it expires: what this is a state of is archived, and only its end is known."""
 
 
 class Status(IntEnum):
@@ -126,6 +128,11 @@ class Call(NamedTuple):
     def due_at_ms(self) -> int:
         """The instant from which it may be expired."""
         return self.expires_at_ms + self.grace_ms
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether its row has left for a file: what it used and where it came from is there."""
+        return self.expires_at_ms == ARCHIVED_EXPIRY
 
     @property
     def charged_nano_usd(self) -> int:

@@ -49,6 +49,8 @@ class CallView(NamedTuple):
     device_id: str
     replayed: bool = False
     applied: bool = True
+    archived: bool = False
+    """What it used and where it came from is in a file; `expires_at_s` then says when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def call_view(
         reserved_nano_usd=call.reserved_nano_usd,
         cost_nano_usd=call.cost_nano_usd,
         created_at_s=call.created_at_ms // 1000,
-        expires_at_s=call.expires_at_ms // 1000,
+        expires_at_s=(call.created_at_ms if call.is_archived else call.expires_at_ms) // 1000,
         ended_at_s=call.ended_at_s or None,
         model=call.usage.model,
         operation_type=call.usage.operation_type,
@@ -118,6 +120,7 @@ def call_view(
         device_id=call.origin.device_id,
         replayed=replayed,
         applied=applied,
+        archived=call.is_archived,
     )
 
 

@@ -28,6 +28,8 @@ class Cache:
         """When their credit counts as low."""
         self.written: set[str] = set()
         """Practices whose rows the transaction at hand wrote."""
+        self.has_archived: bool | None = None
+        """Whether calls were ever archived; None while nobody has looked."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -37,6 +39,7 @@ class Cache:
         self.caps.clear()
         self.triggers.clear()
         self.written.clear()
+        self.has_archived = None
 
     def keep(
         self, changed: dict[str, Practice], calls: dict[tuple[str, int], Call], now_s: int

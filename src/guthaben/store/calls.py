@@ -1,6 +1,7 @@
 """Rows of calls: the hold while it is open, the usage event afterwards.
 
-Law: a call costs one row for ever. Empty texts are stored as NULL, which takes no room.
+Law: a call costs one row; a shorter one for ever once its own has left for the archive. Empty texts
+are stored as NULL, which takes no room.
 """
 
 from __future__ import annotations
@@ -8,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from guthaben.domain.calls import NO_ORIGIN, NO_USAGE, Call, Origin, Usage
+from guthaben.domain.calls import (
+    ARCHIVED_EXPIRY,
+    BY_CALLER,
+    NO_ORIGIN,
+    NO_USAGE,
+    SETTLED_LATE,
+    Call,
+    Origin,
+    Usage,
+)
 from guthaben.domain.grants import Slice
 from guthaben.store.session import Cursor
 
@@ -20,9 +30,17 @@ _SLICES = CORE.index("slices")
 SELECTED = ", ".join(COLUMNS)
 
 _SELECT_BY_NO = f"SELECT {SELECTED} FROM credit_call WHERE practice_no = ? AND call_no = ?"
-_SELECT_BY_KEY = (
+SELECT_BY_KEY = (
     f"SELECT {SELECTED} FROM credit_call WHERE practice_no = ? AND operation = ? AND key = ?"
 )
+ARCHIVED = (
+    "call_no", "operation", "key", "body_hash", "status", "created_at_ms", "ended_at_s",
+    "reserved_nano_usd", "cost_nano_usd", "first_seq",
+)  # fmt: skip
+"""What is still known here of a call whose row has left."""
+_SELECT_ARCHIVED = f"SELECT {', '.join(ARCHIVED)} FROM credit_archived_call WHERE practice_no = ?"
+SELECT_ARCHIVED_BY_KEY = f"{_SELECT_ARCHIVED} AND operation = ? AND key = ?"
+SELECT_ARCHIVED_PAGE = f"{_SELECT_ARCHIVED} AND call_no < ? ORDER BY call_no DESC LIMIT ?"
 _SELECT_DUE = (
     f"SELECT {SELECTED} FROM credit_call WHERE practice_no = ? AND status = 1"
     " AND expires_at_ms + grace_ms <= ? ORDER BY expires_at_ms + grace_ms, call_no LIMIT ?"
@@ -47,6 +65,8 @@ _UPDATE = (
     f"UPDATE credit_call SET {', '.join(f'{name} = ?' for name in _CHANGING)}"
     " WHERE practice_no = ? AND call_no = ?"
 )
+_UPDATE_OPEN = f"{_UPDATE} AND status < 2"
+"""What was open until now: where a database keeps open calls apart, it looks nowhere else."""
 SWEEP_LIMIT = 100
 
 
@@ -95,29 +115,58 @@ def insert_calls(cursor: Cursor, rows: Iterable[tuple[int, Call]]) -> None:
 
 def update_calls(cursor: Cursor, rows: Iterable[tuple[int, Call]]) -> None:
     """Store what changed on known calls."""
-    cursor.executemany(
-        _UPDATE,
-        [
+    was_open: list[tuple[Any, ...]] = []
+    was_over: list[tuple[Any, ...]] = []
+    for practice_no, call in rows:
+        (was_over if call.status == SETTLED_LATE else was_open).append(
             (
                 call.status, call.ended_by, call.expires_at_ms, call.cost_nano_usd,
                 _write(call.slices), call.ended_at_s, call.first_seq, call.uncovered_nano_usd,
                 *_usage_row(call.usage),
                 practice_no, call.call_no,
             )
-            for practice_no, call in rows
-        ],
-    )  # fmt: skip
+        )  # fmt: skip
+    if was_open:
+        cursor.executemany(_UPDATE_OPEN, was_open)
+    if was_over:
+        cursor.executemany(_UPDATE, was_over)
 
 
 def load_call(cursor: Cursor, practice_no: int, call_no: int) -> Call | None:
-    """Read one call by its number."""
+    """Read one call by its number, archived or not."""
     row = cursor.execute(_SELECT_BY_NO, (practice_no, call_no)).fetchone()
-    return from_row(row) if row else None
+    return from_row(row) if row else load_archived(cursor, practice_no, call_no)
+
+
+def load_archived(cursor: Cursor, practice_no: int, call_no: int) -> Call | None:
+    """Read what is left of an archived call."""
+    row = cursor.execute(f"{_SELECT_ARCHIVED} AND call_no = ?", (practice_no, call_no)).fetchone()
+    return archived_from_row(row) if row else None
+
+
+def load_archived_by_key(cursor: Cursor, practice_no: int, operation: int, key: str) -> Call | None:
+    """Read what is left of the archived call that an idempotency key made."""
+    row = cursor.execute(SELECT_ARCHIVED_BY_KEY, (practice_no, operation, key)).fetchone()
+    return archived_from_row(row) if row else None
+
+
+def archived_from_row(row: tuple[Any, ...]) -> Call:
+    """Make a call of the columns in `ARCHIVED`: only what its caller ended is ever archived."""
+    left = dict(zip(ARCHIVED, row, strict=True))
+    return Call(
+        **left, ended_by=BY_CALLER, expires_at_ms=ARCHIVED_EXPIRY,
+        license="", period_start_s=0, slices=(),
+    )  # fmt: skip
+
+
+def has_archived(cursor: Cursor) -> bool:
+    """Tell whether any call was ever archived here."""
+    return cursor.execute("SELECT 1 FROM credit_archive LIMIT 1").fetchone() is not None
 
 
 def load_call_by_key(cursor: Cursor, practice_no: int, operation: int, key: str) -> Call | None:
-    """Read the call that an idempotency key made."""
-    row = cursor.execute(_SELECT_BY_KEY, (practice_no, operation, key)).fetchone()
+    """Read the call that an idempotency key made, unless it is archived."""
+    row = cursor.execute(SELECT_BY_KEY, (practice_no, operation, key)).fetchone()
     return from_row(row) if row else None
 
 

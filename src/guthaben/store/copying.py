@@ -23,12 +23,23 @@ _NUMBERED = {"credit_event": "row_id"}
 """Columns that are unique over all practices, beside the practice's own number."""
 
 
+_CALL = [(1, "practice_no"), (2, "call_no")]
+"""What names a call, also where its table has no key because it is cut into parts."""
+
+
 class Table(NamedTuple):
     """A table of ours: its columns, and those of its primary key."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+
+
+def are_alike(some: list[Table], others: list[Table]) -> bool:
+    """Tell whether two databases hold the same; in which order columns lie is a database's own."""
+    return [(table.name, sorted(table.columns)) for table in some] == [
+        (table.name, sorted(table.columns)) for table in others
+    ]
 
 
 def tables_from(cursor: Cursor, question: str) -> list[Table]:
@@ -40,7 +51,7 @@ def tables_from(cursor: Cursor, question: str) -> list[Table]:
         if place > 0:
             keys.setdefault(table, []).append((place, column))
     found = [
-        Table(name, tuple(names), tuple(name for _place, name in sorted(keys[name])))
+        Table(name, tuple(names), tuple(name for _place, name in sorted(keys.get(name, _CALL))))
         for name, names in columns.items()
     ]
     return sorted(found, key=lambda table: (table.name != "credit_practice", table.name))
@@ -60,7 +71,7 @@ def fingerprint(source: Cursor) -> str:
 
 
 def copy(source: Cursor, space: Workspace, tables: list[Table], name: str = "") -> Copied:
-    """Copy all rows into the database of an open transaction.
+    """Copy all rows, of tables as they are there, into the database of an open transaction.
 
     `name` names the source; without it the source's own secret does. Idempotent: the second time
     nothing is done. Raises `MigrationNeeded` with what stands in the way.
@@ -110,6 +121,9 @@ def _problems(source: Cursor, target: Cursor, tables: list[Table]) -> Iterator[s
         if target.execute(same, row).fetchone():
             yield f"the {row[2]} {row[3][:8]}... has been credited in the target"
 
+    if source.execute("SELECT 1 FROM credit_archive WHERE state <> 3").fetchone():
+        yield "an archive is unfinished: run guthaben maintain --archive-to its folder first"
+
 
 def _any(cursor: Cursor, table: str) -> bool:
     return cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
@@ -128,7 +142,7 @@ def _copy_table(source: Cursor, target: Cursor, table: Table, moved: _Offsets) -
     if table.name in _PRIVATE:
         return 0
     insert = (
-        f"INSERT INTO {table.name} ({', '.join(table.columns)})"
+        f"INSERT INTO {table.name} ({', '.join(map(_quoted, table.columns))})"
         f" VALUES ({', '.join('?' * len(table.columns))})"
     )
     copied = 0
@@ -141,7 +155,7 @@ def _copy_table(source: Cursor, target: Cursor, table: Table, moved: _Offsets) -
 
 def _pages(source: Cursor, table: Table) -> Iterator[list[Any]]:
     """Read a table in the order of its key, a page at a time."""
-    names, key = ", ".join(table.columns), ", ".join(table.key)
+    names, key = (", ".join(map(_quoted, some)) for some in (table.columns, table.key))
     places = [table.columns.index(name) for name in table.key]
     after: tuple[Any, ...] = ()
     while True:
@@ -154,6 +168,10 @@ def _pages(source: Cursor, table: Table) -> Iterator[list[Any]]:
         if len(page) < PAGE:
             return
         after = tuple(page[-1][place] for place in places)
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"' if column == "window" else column  # a word that PostgreSQL keeps
 
 
 def _renumbered(rows: Iterable[Any], table: Table, moved: _Offsets) -> Iterator[tuple[Any, ...]]:

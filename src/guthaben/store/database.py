@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from guthaben.errors import ConfigError
 from guthaben.store.connection import locate
 from guthaben.store.copying import Table
-from guthaben.store.session import Cursor, Session
+from guthaben.store.session import Cursor, Grown, Session
 from guthaben.store.sqlite_database import SqliteDatabase
 
 T = TypeVar("T")
@@ -44,6 +44,10 @@ class Database(Protocol):
         """List our tables as they are there."""
         ...
 
+    def before_copy(self, cursor: Cursor, source: Cursor) -> None:
+        """Make room for what is going to be copied."""
+        ...
+
     def after_copy(self, cursor: Cursor) -> None:
         """Let numbers that the database gives out go on behind those that were copied."""
         ...
@@ -64,6 +68,10 @@ class Database(Protocol):
 
         Raises `StoreUnavailable`, and `InvalidInput` if there is such a file.
         """
+        ...
+
+    def grow(self, now_ms: int) -> Grown:
+        """Make room for the months to come, and give back that of archived ones."""
         ...
 
     def close(self) -> None:

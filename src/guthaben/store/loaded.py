@@ -78,10 +78,19 @@ class Loaded:
             return None
         if (practice.practice_id, operation, key) in self.absent_keys:
             return None
-        found = calls.load_call_by_key(self.cursor, practice.practice_no, operation, key)
+        place = (practice.practice_no, operation, key)
+        found = calls.load_call_by_key(self.cursor, *place)
+        if found is None and self.has_archived():
+            found = calls.load_archived_by_key(self.cursor, *place)
         if found is None:
             return None
         return self.calls.get((practice.practice_id, found.call_no), found)
+
+    def has_archived(self) -> bool:
+        """Tell whether a key may be that of an archived call."""
+        if self.cache.has_archived is None:
+            self.cache.has_archived = calls.has_archived(self.cursor)
+        return self.cache.has_archived
 
     def event(self, practice_id: str, event_no: int) -> CreditEvent | None:
         """Give a credit event of the practice as it is now."""

@@ -22,10 +22,10 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from guthaben import config
 from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
-from guthaben.store import connection
+from guthaben.store import connection, postgres_partitions
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.postgres_schema import IDENTITIES, go_on
-from guthaben.store.session import Cursor
+from guthaben.store.session import Cursor, Grown
 
 T = TypeVar("T")
 READERS = 8
@@ -36,7 +36,7 @@ _TABLES = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND c.relname LIKE 'credit\\_%' AND c.relname <> 'credit_reader'
+    AND c.relname LIKE 'credit\\_%' AND c.relname NOT IN ('credit_reader', 'credit_call_registry')
     ORDER BY c.relname, a.attnum"""
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
 
@@ -60,6 +60,7 @@ class _SumLoader(Loader):
 @lru_cache(maxsize=2048)
 def translated(sql: str) -> str:
     """Write a question of ours the way psycopg wants it: `%s` for `?`, no index hints, no locks."""
+    sql = postgres_partitions.INSTEAD.get(sql, sql)
     return _INDEXED_BY.sub("", sql).replace("%", "%%").replace("?", "%s")
 
 
@@ -168,8 +169,13 @@ class PostgresDatabase:
         """List our tables as they are there."""
         return tables_from(cursor, _TABLES)
 
+    def before_copy(self, cursor: Cursor, source: Cursor) -> None:
+        """Make the months of the calls that come; their keys go into the registry by themselves."""
+        cursor.executemany("SELECT credit_add_month(?::date)", postgres_partitions.months(source))
+
     def after_copy(self, cursor: Cursor) -> None:
-        """Let every identity go on behind the highest number."""
+        """Register the keys of archived calls; let every identity go on behind the highest."""
+        cursor.execute(postgres_partitions.REGISTER_ARCHIVED)
         for table, column in cursor.execute(IDENTITIES).fetchall():
             cursor.execute(go_on(table, column))
 
@@ -216,6 +222,15 @@ class PostgresDatabase:
             f"PostgreSQL brings its own: pg_dump --format=custom --file={target} DATABASE; what is"
             " restored from it is noticed when it is opened"
         )
+
+    def grow(self, now_ms: int) -> Grown:
+        """Make the partitions of months to come, drop those whose calls are archived."""
+        try:
+            with connect(self.url) as con:
+                made = postgres_partitions.add_months(con, now_ms)
+                return Grown(made, postgres_partitions.dissolve_months(con, now_ms))
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"{self.name}: {error}") from error
 
     def close(self) -> None:
         """Close the readers."""

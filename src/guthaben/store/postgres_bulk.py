@@ -19,8 +19,12 @@ _INSERT = re.compile(
     re.DOTALL,
 )
 _UPDATE = re.compile(
-    r"UPDATE (?P<table>\w+) SET (?P<changes>.*?) WHERE (?P<keys>[\w =?]+)$", re.DOTALL
+    r"UPDATE (?P<table>\w+) SET (?P<changes>.*?) WHERE (?P<keys>[\w =?]+?)"
+    r"(?P<part> AND status < 2|)$",
+    re.DOTALL,
 )
+_IN_PARTS = ("credit_call", "credit_transfer")
+"""Tables that are changed in bulk only within one part, which the statement names."""
 _GIVEN = re.compile(r"(\w+) = \?")
 
 Types = dict[tuple[str, str], str]
@@ -32,6 +36,8 @@ class Bulk(NamedTuple):
 
     sql: str
     columns: tuple[str, ...]
+    is_planned_anew: bool = False
+    """Each time, because its table is nearly empty now and large in a minute, or the reverse."""
 
 
 def column_types(con: psycopg.Connection[Any]) -> Types:
@@ -81,13 +87,15 @@ class Rewriter:
         if not plain or found["keys"].count("=") != len(keys):
             return None
         given = (*changes, *keys)
-        if not self._knows(table, given):
+        if not self._knows(table, given) or (table in _IN_PARTS and not found["part"]):
             return None
+        part = found["part"].replace(" AND ", " AND t.")
         return Bulk(
             f"UPDATE {table} AS t SET {', '.join(f'{name} = r.{name}' for name in changes)}"
             f" FROM {self._record(table, given)}"
-            f" WHERE {' AND '.join(f't.{name} = r.{name}' for name in keys)}",
+            f" WHERE {' AND '.join(f't.{name} = r.{name}' for name in keys)}{part}",
             given,
+            table in _IN_PARTS,
         )
 
     def _record(self, table: str, given: tuple[str, ...]) -> str:

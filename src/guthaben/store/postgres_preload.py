@@ -2,7 +2,8 @@
 
 Law: practices are locked in the order of their numbers, before anything of them is read, so two
 servers never wait for each other in a circle. What is not found is remembered as not there. Each
-statement names the practice of every row it wants, so it touches those practices and no others.
+statement names the practice of every row it wants, so it touches those practices and no others,
+and where it looks: a key in the registry, a step among the open calls, and only then elsewhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from guthaben.domain.calls import NO_ORIGIN, Call, Operation
+from guthaben.domain.calls import NO_ORIGIN, Operation
 from guthaben.domain.caps import Cap, subjects_of
 from guthaben.domain.commands import (
     Command,
@@ -65,16 +66,27 @@ CAP_USE: Final = (
     " JOIN credit_cap_counter n ON n.practice_no = k.practice_no AND n.subject = k.subject"
     ' AND n."window" = ANY($3)'
 )
+# A side query with a limit is asked once per row, by all that is known of it: a plan that was made
+# while the tables were empty must not read a practice's whole history when they are full.
+_REGISTERED = (
+    "unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, operation, key)"
+    " CROSS JOIN LATERAL (SELECT call_no, created_at_ms FROM credit_call_registry"
+    " WHERE practice_no = k.practice_no AND key_hash = credit_key_hash(k.operation, k.key)"
+    " LIMIT 1) AS r"
+)
 BY_KEY: Final = (
-    f"SELECT c.practice_no, {_CALL} FROM"
-    " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, operation, key)"
-    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.operation = k.operation"
-    " AND c.key = k.key"
+    f"SELECT k.practice_no, r.call_no, k.operation, k.key, {_CALL} FROM {_REGISTERED}"
+    " LEFT JOIN LATERAL (SELECT * FROM credit_call WHERE practice_no = k.practice_no"
+    " AND call_no = r.call_no AND created_at_ms = r.created_at_ms LIMIT 1) AS c ON true"
 )
-BY_NO: Final = (
-    f"SELECT c.practice_no, {_CALL} FROM unnest($1::int8[], $2::int8[]) AS k(practice_no, call_no)"
-    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.call_no = k.call_no"
+_BY_NO = (
+    f"SELECT k.practice_no, {_CALL} FROM unnest($1::int8[], $2::int8[]) AS k(practice_no, call_no)"
+    " CROSS JOIN LATERAL (SELECT * FROM credit_call WHERE practice_no = k.practice_no"
+    " AND call_no = k.call_no AND {where} LIMIT 1) AS c"
 )
+# Says "open" so that the index of what is due is no candidate.
+BY_NO: Final = _BY_NO.format(where="status < 2")
+ENDED_BY_NO: Final = _BY_NO.format(where="status > 1")
 STEPS: Final = (
     f"SELECT s.practice_no, {_STEP} FROM"
     " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, kind, key)"
@@ -85,12 +97,7 @@ PROOF: Final = (
     "SELECT credit_unchanged(array_agg(version) = $1) FROM (SELECT xmin::text AS version"
     " FROM credit_practice WHERE practice_no = ANY($2) ORDER BY practice_no FOR UPDATE) AS here"
 )
-ABSENCE: Final = (
-    "SELECT credit_unchanged(COUNT(*) = 0) FROM"
-    " unnest($1::int8[], $2::int8[], $3::text[]) AS k(practice_no, operation, key)"
-    " JOIN credit_call c ON c.practice_no = k.practice_no AND c.operation = k.operation"
-    " AND c.key = k.key"
-)
+ABSENCE: Final = f"SELECT credit_unchanged(COUNT(*) = 0) FROM {_REGISTERED}"
 _RESERVE: Final = int(Operation.RESERVE)
 _OPERATIONS: Final = {Reserve: _RESERVE, RecordUsage: int(Operation.USAGE)}
 _DRY_RUN: Final = int(StepKind.DRY_RUN)
@@ -225,8 +232,21 @@ def preload(
     for name, subject in wanted.subjects if cache.caps else ():
         for window in _windows(now_s):
             loaded.cap_use.setdefault((no.get(name, 0), subject, window), 0)
-    for number, *row in (*by_key, *by_no):
-        _take_call(loaded, names[number], calls.from_row(tuple(row)))
+    for number, call_no, operation, key, *row in by_key:
+        is_here = row[0] is not None
+        call = (
+            calls.from_row(tuple(row))
+            if is_here
+            else calls.load_archived(loaded.cursor, number, call_no)
+        )
+        if call is not None:
+            loaded.calls[names[number], call_no] = call
+            loaded.call_keys[names[number], operation, key] = call_no
+    _take_calls(loaded, names, by_no)
+    ended = [place for place in wanted.calls if place not in loaded.calls and place[0] in no]
+    if ended:
+        places_of_ended = [(no[name], call_no) for name, call_no in ended]
+        _take_calls(loaded, names, wire.ask(ENDED_BY_NO, _columns(places_of_ended)))
     for number, *row in steps:
         step = Step._make(row)
         loaded.steps[names[number], step.kind, step.key] = step
@@ -271,6 +291,8 @@ def _take_caps(cache: ProvenCache, names: dict[int, str], rows: list[Any]) -> No
     cache.caps.update(caps)
 
 
-def _take_call(loaded: Loaded, name: str, call: Call) -> None:
-    loaded.calls[name, call.call_no] = call
-    loaded.call_keys[name, call.operation, call.key] = call.call_no
+def _take_calls(loaded: Loaded, names: dict[int, str], rows: list[Any]) -> None:
+    for number, *row in rows:
+        name, call = names[number], calls.from_row(tuple(row))
+        loaded.calls[name, call.call_no] = call
+        loaded.call_keys[name, call.operation, call.key] = call.call_no

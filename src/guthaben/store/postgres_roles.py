@@ -12,14 +12,18 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from guthaben.store import postgres_partitions
+
 APP, READER = "guthaben_app", "guthaben_reader"
-APPEND_ONLY = ("credit_transfer", "credit_key", "credit_payment", "credit_migration")
+APPEND_ONLY = ("credit_transfer", "credit_key", "credit_payment", "credit_migration",
+               "credit_call_registry", "credit_archived_call")  # fmt: skip
 """Tables of which the servers' role may only add rows, or, of the last, not even that."""
 READABLE = {
     "credit_practice": (),
     "credit_grant": (),
     "credit_transfer": (),
     "credit_call": ("key", "body_hash", "user_id", "api_key_id"),
+    "credit_archived_call": ("key", "body_hash"),
     "credit_event": ("payment_id", "session_id", "idempotency_key", "params", "topup_id"),
 }
 """What a reader sees, and which columns not."""
@@ -28,7 +32,8 @@ _MAY_CREATE = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = cu
 _TABLES = (
     "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')"
-    " AND c.relname LIKE 'credit\\_%' ORDER BY 1"
+    # Who goes through a table needs no right on its partitions, and gets none.
+    " AND NOT c.relispartition AND c.relname LIKE 'credit\\_%' ORDER BY 1"
 )
 _COLUMNS = (
     "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema()"
@@ -65,7 +70,13 @@ def ensure(con: psycopg.Connection[Any]) -> bool:
         if table in READABLE:
             _grant_to_reader(con, table)
     _do(con, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}", schema, APP)
+    for signature in postgres_partitions.FOR_SERVERS if _is_cut(con) else ():
+        con.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {APP}".encode())
     return True
+
+
+def _is_cut(con: psycopg.Connection[Any]) -> bool:
+    return con.execute("SELECT to_regclass('credit_call_registry')").fetchone() != (None,)
 
 
 def bind_reader(con: psycopg.Connection[Any], login: str, practice_no: int) -> None:

@@ -1,7 +1,8 @@
 """The schema on PostgreSQL: the same numbered migrations, written its way.
 
 Law: there is one schema. What a migration says in SQLite's words is translated here, statement by
-statement, and a statement that nobody can translate stops the migration.
+statement, and a statement that nobody can translate stops the migration. `postgres_partitions` then
+cuts what grows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from guthaben.store import postgres_roles
+from guthaben.store import postgres_partitions, postgres_roles
 from guthaben.store.schema import Migration, migrations, require_known, statements
 
 _LOCK = 0x67757468  # "guth": one migration at a time
@@ -50,8 +51,7 @@ _LAST = (
             IF is_so THEN RETURN true; END IF;
             RAISE EXCEPTION 'another server has written' USING ERRCODE = 'serialization_failure';
         END $$""",
-    """CREATE OR REPLACE FUNCTION credit_no_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE EXCEPTION 'transfers and keys are append-only: none is ever deleted'; END $$""",
+    postgres_partitions.NO_TRUNCATE,
     # What people see of a credit event is numbered by the database, for all servers alike.
     """DO $$ BEGIN
         IF (SELECT attidentity FROM pg_attribute WHERE attrelid = 'credit_event'::regclass
@@ -99,6 +99,8 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
         for statement in statements(migration.sql):
             for sql in translated(statement):
                 con.execute(sql.encode())
+        if migration.number == postgres_partitions.MIGRATION:
+            postgres_partitions.cut(con, now_s)
         con.execute(
             "INSERT INTO credit_migration (number, name, applied_at_s) VALUES (%s, %s, %s)",
             (migration.number, migration.name, now_s),

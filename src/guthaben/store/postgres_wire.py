@@ -61,18 +61,21 @@ class Wire:
     def __init__(self, con: psycopg.Connection[Any]) -> None:
         self._pg = con.pgconn
         self._transformer = Transformer(con)
-        self._queue: list[tuple[Statement, list[bytes | None]]] = []
+        self._queue: list[tuple[Statement, list[bytes | None], bool]] = []
         self._seen: set[Statement] = set()
         self._names: dict[Statement, bytes] = {}
         self._last_name = 0
         self.round_trips = 0
         self.is_lost = False
 
-    def send(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Queue a statement; tell which answer of the next flush is its."""
+    def send(self, sql: str, values: Sequence[Any] = (), *, prepare: bool = True) -> int:
+        """Queue a statement; tell which answer of the next flush is its.
+
+        Without `prepare` it is planned anew each time.
+        """
         typed = [written(value) for value in values]
         statement = Statement(sql.encode(), tuple([oid for oid, _text in typed]))
-        self._queue.append((statement, [text for _oid, text in typed]))
+        self._queue.append((statement, [text for _oid, text in typed], prepare))
         return len(self._queue) - 1
 
     def drop(self) -> None:
@@ -104,14 +107,14 @@ class Wire:
         self.is_lost = True  # until all that was sent is answered
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
-        sent = [self._send(statement, values) for statement, values in queue]
+        sent = [self._send(*queued) for queued in queue]
         self._pg.pipeline_sync()
         results, failed = self._receive()
         self._pg.exit_pipeline_mode()
         self._pg.nonblocking = 0
         self.is_lost = False
         if failed is not None:
-            for statement, _values in queue:  # nobody knows which of these were prepared
+            for statement, _values, _prepare in queue:  # nobody knows which of these were prepared
                 self._names.pop(statement, None)
             raise errors.lookup(_state(failed))(failed.get_error_message())
         kept = iter(results)
@@ -122,13 +125,13 @@ class Wire:
             answers.append(Answer(next(kept), self._transformer))
         return answers
 
-    def _send(self, statement: Statement, values: list[bytes | None]) -> bool:
+    def _send(self, statement: Statement, values: list[bytes | None], prepare: bool) -> bool:
         """Hand a statement to the library; tell whether it goes with its own preparation."""
         name = self._names.get(statement)
         if name is not None:
             self._pg.send_query_prepared(name, values)
             return False
-        if statement not in self._seen or len(self._names) >= _MOST_PREPARED:
+        if not prepare or statement not in self._seen or len(self._names) >= _MOST_PREPARED:
             if len(self._seen) >= _MOST_PREPARED:
                 self._seen.clear()
             self._seen.add(statement)

@@ -16,6 +16,7 @@ import psycopg
 
 from guthaben.domain.commands import Command
 from guthaben.errors import InvalidInput
+from guthaben.store import postgres_partitions
 from guthaben.store.loaded import Loaded
 from guthaben.store.postgres_bulk import Rewriter, columns_of
 from guthaben.store.postgres_cache import ProvenCache
@@ -39,6 +40,7 @@ _STAMP: Final = "SELECT pg_current_xact_id_if_assigned()::xid::text"
 def numbered(sql: str) -> str:
     """Write a statement of ours PostgreSQL's way: `$1` for `?`, locks, no index hints."""
     number = count(1)
+    sql = postgres_partitions.INSTEAD.get(sql, sql)
     said = _INDEXED_BY.sub("", sql)
     for words, ours in _WORDS:
         said = said.replace(words, ours)
@@ -111,14 +113,14 @@ class WritingCursor:
         self._begin()
         bulk = self._rewriter.bulk(sql) if len(every) > _FEW else None
         if bulk is not None:
-            self._send(bulk.sql, columns_of(every))
+            self._send(bulk.sql, columns_of(every), prepare=not bulk.is_planned_anew)
             return self
         for row in every:
             self._send(numbered(sql), row)
         return self
 
-    def _send(self, sql: str, values: Sequence[Any]) -> None:
-        self._place = self._wire.send(sql, values)
+    def _send(self, sql: str, values: Sequence[Any], *, prepare: bool = True) -> None:
+        self._place = self._wire.send(sql, values, prepare=prepare)
         self._answer = self._rows = None
         if self._place >= _MOST_QUEUED:
             self._told()

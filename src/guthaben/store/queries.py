@@ -81,14 +81,17 @@ def balance(
 
 
 def recent_calls(cursor: Cursor, practice_id: str, before_call_no: int, limit: int) -> list[Call]:
-    """Read calls, newest first."""
+    """Read calls, newest first, archived ones among them as far as they are known."""
+    limit = min(limit, MAX_PAGE)
+    place = (practice_no(cursor, practice_id), before_call_no, limit)
     rows = cursor.execute(
-        f"SELECT {calls.SELECTED} FROM credit_call WHERE practice_no ="
-        " (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        f"SELECT {calls.SELECTED} FROM credit_call WHERE practice_no = ?"
         " AND call_no < ? ORDER BY call_no DESC LIMIT ?",
-        (practice_id, before_call_no, min(limit, MAX_PAGE)),
-    )
-    return [calls.from_row(row) for row in rows]
+        place,
+    ).fetchall()
+    short = cursor.execute(calls.SELECT_ARCHIVED_PAGE, place).fetchall()
+    found = [*map(calls.from_row, rows), *map(calls.archived_from_row, short)]
+    return sorted(found, key=lambda call: -call.call_no)[:limit]
 
 
 def recent_events(

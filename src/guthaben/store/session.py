@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from guthaben.store.cache import Cache
@@ -24,6 +24,13 @@ passes by. Where there is one writer it is a comment."""
 
 NEXT_ROW_ID = "(SELECT COALESCE(MAX(row_id), 0) + 1 FROM credit_event)"
 """The next number of a credit event as people see it; from a sequence where several may write."""
+
+
+class Grown(NamedTuple):
+    """What was done for the months, by name: how many calls moved with it."""
+
+    made: dict[str, int]
+    dissolved: dict[str, int]
 
 
 class Conflict(Exception):

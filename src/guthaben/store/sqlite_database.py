@@ -16,7 +16,7 @@ from typing import TypeVar
 from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
 from guthaben.store.connection import Location, Place, connect
 from guthaben.store.copying import Table, tables_from
-from guthaben.store.session import Cursor
+from guthaben.store.session import Cursor, Grown
 from guthaben.store.sqlite_session import SqliteSession
 
 T = TypeVar("T")
@@ -52,6 +52,9 @@ class SqliteDatabase:
     def tables(self, cursor: Cursor) -> list[Table]:
         """List our tables as they are there."""
         return tables_from(cursor, _TABLES)
+
+    def before_copy(self, cursor: Cursor, source: Cursor) -> None:
+        """Nothing to do: a file is not cut."""
 
     def after_copy(self, cursor: Cursor) -> None:
         """Nothing to do: SQLite numbers after the highest."""
@@ -109,6 +112,10 @@ class SqliteDatabase:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise StoreUnavailable(f"the backup was not written: {error}") from error
+
+    def grow(self, now_ms: int) -> Grown:
+        """Nothing to do: room that archived calls leave is used again."""
+        return Grown({}, {})
 
     def close(self) -> None:
         """Close what is idle."""

@@ -49,7 +49,9 @@ def _look_up(
         loaded.call_keys[practice_id, call.operation, call.key] = call.call_no
     for place in places:
         found = (names[place], place[1], place[2])
-        if found not in loaded.call_keys:
+        if found not in loaded.call_keys and not (
+            loaded.has_archived() and calls.load_archived_by_key(loaded.cursor, *place)
+        ):
             loaded.absent_keys.add(found)
 
 

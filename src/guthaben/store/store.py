@@ -17,10 +17,10 @@ from zlib import crc32
 from guthaben.domain.commands import Command, Outcome
 from guthaben.errors import MigrationNeeded, StoreUnavailable
 from guthaben.store import restored
-from guthaben.store.copying import Copied, copy
+from guthaben.store.copying import Copied, are_alike, copy
 from guthaben.store.database import open_database
 from guthaben.store.forks import process
-from guthaben.store.session import Cursor
+from guthaben.store.session import Cursor, Grown
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
@@ -225,9 +225,10 @@ class Store:
 
         def work(space: Workspace, cursor: Cursor) -> Copied:
             there, here = source._database.tables(cursor), self._database.tables(space.cursor)
-            if there != here:
+            if not are_alike(there, here):
                 raise MigrationNeeded(["the two databases have different schemas: migrate both"])
-            copied = copy(cursor, space, here, name)
+            self._database.before_copy(space.cursor, cursor)
+            copied = copy(cursor, space, there, name)
             self._database.after_copy(space.cursor)
             return copied
 
@@ -239,6 +240,13 @@ class Store:
         Raises `ConfigError` on PostgreSQL, `InvalidInput` if the file exists, `StoreUnavailable`.
         """
         self._database.back_up(target, lambda cur: restored.mark(cur, self.clock_ms() // 1000))
+
+    def grow(self) -> Grown:
+        """Make room for the months to come, and give back that of archived ones.
+
+        Idempotent; beside the gate. Raises `StoreUnavailable`.
+        """
+        return self._database.grow(self.clock_ms())
 
     def close(self) -> None:
         """Finish what is queued and close. Idempotent."""

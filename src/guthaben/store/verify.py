@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from guthaben.domain.journal import Account, Replay, replay
+from guthaben.store import archive
 from guthaben.store.session import Cursor
 from guthaben.store.verify_rows import (
     Found,
@@ -71,6 +72,7 @@ def verify(cursor: Cursor, practice_id: str | None, now_s: int) -> Verification:
             problems.extend(Problem(stored.practice_id, text) for text in texts)
     if practice_id is None:
         problems.extend(gaps.strays(cursor))
+        problems.extend(_archives(cursor))
     return Verification(practice_count, transfer_count, problems)
 
 
@@ -179,6 +181,26 @@ def _calls(stored: Stored, found: Found) -> Iterator[str]:
             )
         else:
             yield f"call {wrong.call_no}: the journal speaks of it, there is no such call"
+    for call_no in found.twice.get(stored.practice_no, ()):
+        yield f"call {call_no}: it is archived and here as well"
+
+
+def _archives(cursor: Cursor) -> Iterator[Problem]:
+    """What is kept of the calls of each file adds up to what its manifest says."""
+    kept = archive.kept(cursor)
+    for told in archive.manifests(cursor):
+        found = kept.pop(told.archive_no, archive.Kept(0, 0, 0))
+        whole = archive.Kept(told.calls, told.reserved_nano_usd, told.cost_nano_usd)
+        if found != whole if told.state == archive.State.DONE else found.calls > whole.calls:
+            yield Problem(
+                "", f"{told.file}: its manifest says {_said(whole)}, kept are {_said(found)}"
+            )
+    for archive_no, found in kept.items():
+        yield Problem("", f"{found.calls} calls are archived in file {archive_no}, there is none")
+
+
+def _said(of: archive.Kept) -> str:
+    return f"{of.calls} calls of {of.cost_nano_usd} (reserved {of.reserved_nano_usd})"
 
 
 def _purchases(stored: Stored, said: Replay, found: Found) -> Iterator[str]:

@@ -49,10 +49,17 @@ _OPEN_CALLS = (
     f"SELECT practice_no, {CALL_COLUMNS} FROM credit_call WHERE {_IN_SPAN} AND status = 1"
     " ORDER BY practice_no, call_no"
 )
-# One pass over both tables: a join would look every call up.
+_TWICE = (
+    "SELECT a.practice_no, a.call_no FROM credit_archived_call a JOIN credit_call c"
+    " ON c.practice_no = a.practice_no AND c.call_no = a.call_no"
+    " WHERE a.practice_no BETWEEN ? AND ?"
+)
+# One pass over the tables: a join would look every call up.
 _WRONG_CALLS = (
     "SELECT practice_no, call_no, SUM(cost) AS cost, SUM(used) AS used, MAX(known) AS known FROM ("
     " SELECT practice_no, call_no, cost_nano_usd AS cost, 0 AS used, 1 AS known FROM credit_call"
+    f" WHERE {_IN_SPAN} UNION ALL"
+    " SELECT practice_no, call_no, cost_nano_usd, 0, 1 FROM credit_archived_call"
     f" WHERE {_IN_SPAN} UNION ALL"
     " SELECT practice_no, call_no, 0, CASE WHEN target = 9 THEN amount_nano_usd"
     " WHEN source = 9 THEN -amount_nano_usd ELSE 0 END, 0 FROM credit_transfer"
@@ -128,19 +135,23 @@ class Found(NamedTuple):
     """Credit events whose payment is not in the registry."""
     orphans: dict[int, list[int]]
     """Credit events whose grant is missing or another's."""
+    twice: dict[int, list[int]]
+    """Calls that are archived and here as well."""
 
 
 def read(cursor: Cursor, span: Span) -> Found:
     """Read all but the transfers themselves."""
     unregistered = _by_practice(cursor, _UNREGISTERED, span)
     orphans = _by_practice(cursor, _ORPHANS, span)
+    twice = _by_practice(cursor, _TWICE, span)
     return Found(
         _made(_by_practice(cursor, _GRANTS, span), grant_from_row),
         _made(_by_practice(cursor, _OPEN_CALLS, span), from_row),
-        _made(_by_practice(cursor, _WRONG_CALLS, (*span, *span)), WrongCall._make),
+        _made(_by_practice(cursor, _WRONG_CALLS, (*span, *span, *span)), WrongCall._make),
         _made(_by_practice(cursor, _EVENTS, span), Event._make),
         {practice_no: {row[0] for row in rows} for practice_no, rows in unregistered.items()},
         {practice_no: [row[0] for row in rows] for practice_no, rows in orphans.items()},
+        {practice_no: [row[0] for row in rows] for practice_no, rows in twice.items()},
     )
 
 
@@ -180,7 +191,8 @@ def practice(cursor: Cursor, practice_id: str) -> list[Stored]:
 
 def strays(cursor: Cursor, span: Span) -> Iterator[tuple[str, int]]:
     """Count, by table, the rows of a span in which there is no practice."""
-    for table in ("credit_transfer", "credit_call", "credit_grant", "credit_event"):
+    for table in ("credit_transfer", "credit_call", "credit_grant", "credit_event",
+                  "credit_archived_call"):  # fmt: skip
         row = cursor.execute(f"SELECT COUNT(*) FROM {table} WHERE {_IN_SPAN}", span).fetchone()
         if row[0]:
             yield table, int(row[0])

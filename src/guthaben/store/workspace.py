@@ -151,6 +151,10 @@ class Workspace:
         elif len(asked) >= FEW:
             preload_keys(self._loaded, asked)
 
+    def forget(self) -> None:
+        """Keep nothing for the next transaction: a job changed rows behind the states' back."""
+        self._loaded.cache.clear()
+
     # ---- applying
 
     def apply(self, practice_id: str, command: Command, note: EventNote | None = None) -> Outcome:

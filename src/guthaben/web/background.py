@@ -32,6 +32,7 @@ def jobs(guthaben: Guthaben, payments: Payments | None, dispatcher: Dispatcher) 
         Job("low_balance", 30, watch.look),
         Job("outbox", 2, dispatcher.work),
         Job("retention", _DAY_S, Retention.from_environment().run),
+        Job("months", 3600, lambda _turn: guthaben.core.store.grow()),
     ]
     if payments is not None:
         inbox, janitor, closer = payments.inbox, payments.charger.janitor, payments.closer
