@@ -89,9 +89,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Said]:
     said: list[Said] = []
     send, ask = Wire.send, PostgresCursor.execute
 
-    def listening(self: Wire, sql: str, values: Sequence[Any] = ()) -> int:
+    def listening(self: Wire, sql: str, values: Sequence[Any] = (), **more: bool) -> int:
         said.append((sql, values))
-        return send(self, sql, values)
+        return send(self, sql, values, **more)
 
     def asking(self: PostgresCursor, sql: str, values: Sequence[Any] = (), /) -> PostgresCursor:
         said.append((numbered(sql), values))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -358,13 +357,6 @@ def test_the_hot_path_looks_into_one_month_and_reads_no_table(
 # ---- fresh, migrated, copied
 
 
-def fresh_database(name: str) -> str:
-    with psycopg.connect(postgres.server(), autocommit=True) as con:
-        con.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        con.execute(f"CREATE DATABASE {name}".encode())
-    return urlunsplit(urlsplit(postgres.server())._replace(path=f"/{name}"))
-
-
 SHAPE = """
 SELECT table_name, column_name, data_type, is_nullable, column_default
     FROM information_schema.columns WHERE table_name LIKE 'credit%' ORDER BY 1, 2;
@@ -392,7 +384,7 @@ def test_a_database_from_before_is_cut_with_all_that_it_holds(
 ) -> None:
     lived(store, clock, 40)
     known = schema.migrations()
-    urls = [fresh_database(f"guthaben_before_{n}") for n in range(2)]
+    urls = [postgres.create(postgres.name_of_another()) for _ in range(2)]
     before = [one for one in known if one.number < postgres_partitions.MIGRATION]
     with connect(urls[0]) as old, connect(store.url) as new:
         monkeypatch.setattr(postgres_schema, "migrations", lambda: before)

@@ -24,6 +24,8 @@ PLAN: Final[dict[str, str]] = {
     "credit_grant": PRACTICE,
     "credit_call": PRACTICE,
     "credit_transfer": PRACTICE,
+    "credit_call_registry": PRACTICE,
+    "credit_archived_call": PRACTICE,
     "credit_key": PRACTICE,
     "credit_blocked_call": PRACTICE,
     "credit_cap": PRACTICE,
@@ -74,6 +76,7 @@ PLAN: Final[dict[str, str]] = {
     "credit_job": LOCAL,
     "credit_alarm": LOCAL,
     "credit_operator_note": LOCAL,
+    "credit_archive": LOCAL,
     "credit_reconcile_run": LOCAL,
 }
 """Table -> the column that it is spread by."""
