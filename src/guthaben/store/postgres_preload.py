@@ -135,6 +135,7 @@ class Wanted:
                 self.steps.append((name, _STEP_OF[type(command)], command.key))
         elif isinstance(command, LeaseAsk):
             self.steps.append((name, command.operation, command.key))
+            self.subjects.update((name, subject) for subject in subjects_of(command.origin))
             if command.operation == _DRY_RUN:
                 self.keys.append((name, _RESERVE, command.key))
 
