@@ -289,6 +289,9 @@ def test_a_flush_ends_with_its_first_error_and_the_next_one_works(url: str) -> N
             wire.send("SELECT nothing")
             with pytest.raises(psycopg.errors.DivisionByZero):
                 wire.flush()
+            wire.send("DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = 'ZZ123'; END $$")
+            with pytest.raises(psycopg.DatabaseError, match="odd"):
+                wire.flush()
             assert wire.ask("SELECT $1 + 1", (1,)) == [(2,)]
 
 

@@ -27,6 +27,7 @@ class ProvenCache(Cache):
         """Internal numbers of practices, which never change."""
         self.stamps: dict[str, str] = {}
         self.complete_since_s: dict[str, int] = {}
+        """Practices read with every grant that a command may need; no other is kept."""
         self.stamp = ""
         """The version of every row that the transaction at hand wrote."""
         self._open: dict[str, set[int]] = {}
@@ -54,6 +55,7 @@ class ProvenCache(Cache):
     def forget(self, practice_id: str) -> None:
         """Forget one practice, because it is read anew."""
         self.stamps.pop(practice_id, None)
+        self.complete_since_s.pop(practice_id, None)
         self.practices.pop(practice_id, None)
         self.caps.pop(practice_id, None)
         self.triggers.pop(practice_id, None)
@@ -72,6 +74,8 @@ class ProvenCache(Cache):
         """Take over the states of a transaction that was committed."""
         stamp, written = self.stamp, self.written
         for practice_id, practice in changed.items():
+            if practice_id not in self.complete_since_s:
+                continue
             if practice_id in written:
                 if not stamp:
                     self.forget(practice_id)

@@ -203,6 +203,7 @@ def preload(
         cache.forget(name)
         if name not in cache.numbers:
             loaded.put(stranger(name), complete_since_s=now_s)
+            cache.complete_since_s[name] = now_s
             cache.caps[name] = {}
     no = cache.numbers
     numbers = sorted(no[name] for name in wanted.names if name in no)
@@ -282,6 +283,7 @@ def _take_practices(
         practice = Practice._make((*row, grants.get(row[0], {})))
         loaded.put(practice, complete_since_s=now_s)
         cache.stamps[practice.practice_id] = stamp
+        cache.complete_since_s[practice.practice_id] = now_s
     return {row[1]: row[2] for row in rows}
 
 

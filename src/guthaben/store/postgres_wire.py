@@ -116,7 +116,7 @@ class Wire:
         if failed is not None:
             for statement, _values, _prepare in queue:  # nobody knows which of these were prepared
                 self._names.pop(statement, None)
-            raise errors.lookup(_state(failed))(failed.get_error_message())
+            raise _error(failed)
         kept = iter(results)
         answers = []
         for is_prepared_now in sent:
@@ -220,5 +220,10 @@ def _item(value: Any) -> str:
     return '"' + _text(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _state(failed: PGresult) -> str:
-    return (failed.error_field(pq.DiagnosticField.SQLSTATE) or b"XX000").decode()
+def _error(failed: PGresult) -> psycopg.Error:
+    state = (failed.error_field(pq.DiagnosticField.SQLSTATE) or b"XX000").decode()
+    try:
+        kind = errors.lookup(state)
+    except KeyError:  # newer than the driver
+        kind = psycopg.DatabaseError
+    return kind(failed.get_error_message())
