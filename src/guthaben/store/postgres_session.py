@@ -140,6 +140,8 @@ class PostgresSession:
 
     def _open(self) -> None:
         self.con = connect(self._url)
+        # What psycopg prepared by itself it would throw away with a ROLLBACK, and ours with it.
+        self.con.prepare_threshold = None
         self.cache.leave()  # nobody knows what is behind the name now: a backup, perhaps
         try:
             postgres_schema.migrate(self.con, self._now_s())
