@@ -11,7 +11,7 @@ import pytest
 
 from guthaben.domain.commands import Command, GrantCredit, Outcome, Reserve, Settle
 from guthaben.domain.grants import PAID
-from guthaben.errors import InvalidInput, OutcomeUnknown, Refused, StoreUnavailable
+from guthaben.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
 from guthaben.store.postgres import connect, name_of, translated
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
@@ -20,7 +20,6 @@ from guthaben.store.postgres_session import PostgresSession
 from guthaben.store.postgres_wire import Answer, Wire
 from guthaben.store.postgres_writing import WritingCursor, numbered
 from guthaben.store.store import Store
-from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.store.bank import Clock, held, hold, pay, problems, rows
 
@@ -338,22 +337,3 @@ def test_a_text_that_can_not_be_stored_is_the_callers_mistake(store: Store) -> N
         with pytest.raises(InvalidInput, match="NUL"):
             ask(lambda cursor: cursor.execute(question, ("a\x00b",)))
     pay(store, "p", 100)
-
-
-def test_undoing_again_and_again_leaves_what_is_prepared(store: Store) -> None:
-    """psycopg throws every prepared statement away with a ROLLBACK, once it has one of its own."""
-    pay(store, "p", 100)
-
-    def refused(space: Workspace) -> None:
-        space.practice("p")
-        rows = space.cursor.execute("SELECT 1 FROM credit_practice").fetchall()
-        assert len(rows) == 1
-        raise Refused("no")
-
-    for number in range(8):
-        connection(store).execute("SELECT 1")
-        with pytest.raises(Refused):
-            store.run(refused)
-        assert store.execute("p", Reserve(f"k{number}", 1)).applied
-    assert (held(store, "p"), problems(store)) == (8, [])
-    assert rows(store, "SELECT code FROM credit_alarm") == []
