@@ -20,6 +20,7 @@ from guthaben.store.postgres_session import PostgresSession
 from guthaben.store.postgres_wire import Answer, Wire
 from guthaben.store.postgres_writing import WritingCursor, numbered
 from guthaben.store.store import Store
+from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.store.bank import Clock, held, hold, pay, problems, rows
 
