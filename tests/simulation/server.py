@@ -158,6 +158,8 @@ def seams(
     with ExitStack() as stack:
         stack.enter_context(patch.object(Charger, "claimed", claimed))
         stack.enter_context(patch.object(store, "Writer", Opened))
-        stack.enter_context(patch.object(sqlite_session, "connect", lambda _location: opening()[1]))
+        stack.enter_context(
+            patch.object(sqlite_session, "connect", lambda *_args, **_options: opening()[1])
+        )
         stack.enter_context(patch.object(Deadline, "run", lambda _self, call: call()))
         yield

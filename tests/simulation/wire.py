@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DEADLINE_MS = 10_000
+_CANCELS_FAIL_MS = 4 * 86_400_000
 
 # How often which fault is met, among faults. `late` is carried out after its caller has given up.
 FAULTS: dict[str, tuple[int, CallFault | None]] = {
@@ -56,6 +57,9 @@ class Wire(SdkWire):
             world.last_read = path.rpartition("/")[2]
         charges = method == "POST" and path.startswith("/v1/payment_intents")
         fault = self._choose(3 if charges else 1)
+        if path.endswith("/cancel") and world.no_cancels and not world.yard.calm:
+            # For days nothing is cancelled, then for days all is.
+            fault = "error_500" if world.clock.ms // _CANCELS_FAIL_MS % 2 else fault
         if fault not in {"drop_before", "rate_limit", "unauthorized", "error_500"}:
             key = headers.get("idempotency-key", "")
             world.oracle.sending(method, path, body.decode(), key)

@@ -32,6 +32,7 @@ from tests.simulation.yard import Yard
 
 USD = 1_000_000_000
 # (licence's allowance per period in USD; 0: none)
+_NO_CANCELS = 0.3
 _PRACTICES = (("prac_a", 20), ("prac_b", 0), ("prac_c", 5))
 
 
@@ -73,6 +74,9 @@ class World:
         """Refunds that an operator asked for: the payment and the amount, by key."""
         self.last_read = ""
         """The payment that the engine has read last, and perhaps not booked yet."""
+        # Of a source of its own: the other decisions of a seed stay what they were.
+        self.no_cancels = Random(f"{seed}/cancels").random() < _NO_CANCELS
+        """Whether Stripe fails for days to cancel what was refused, which so stays open."""
         self.began_at_s = self.clock.s
         self.commits = 0
         self.servers: dict[str, Server] = {}
