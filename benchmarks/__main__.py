@@ -122,6 +122,8 @@ def _rest(
         )
     except Failed as failure:
         of_database["failed"].append(f"past calls: {failure}")
+    database.vacuum("load")
+    of_database["live_bytes_per_call"] = database.size("load").bytes_per_call
     for label in ("floor", "load", "few", "server"):
         database.drop(label)
 

@@ -73,8 +73,12 @@ class Database(Protocol):
         """Tell version and settings."""
         ...
 
-    def vacuumed(self, label: str) -> Size:
-        """Vacuum a database and measure it."""
+    def vacuum(self, label: str) -> None:
+        """Give back the room that nothing needs."""
+        ...
+
+    def size(self, label: str) -> Size:
+        """Measure a database with all its indices."""
         ...
 
 
@@ -140,14 +144,17 @@ class Sqlite:
             "settings": "journal_mode WAL, synchronous FULL",
         }
 
-    def vacuumed(self, label: str) -> Size:
-        """Vacuum a file and measure it."""
+    def vacuum(self, label: str) -> None:
+        """Give back the room that nothing needs."""
         con = sqlite3.connect(self.path(label), isolation_level=None)
         try:
             con.execute("VACUUM")
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             con.close()
+
+    def size(self, label: str) -> Size:
+        """Measure a file."""
         return Size(self.path(label).stat().st_size, self.calls(label))
 
 
@@ -209,10 +216,14 @@ class Postgresql:
         settings = [f"{name} on" for name in _MUST_BE_ON] + told
         return {"version": f"PostgreSQL {version}", "settings": ", ".join(settings)}
 
-    def vacuumed(self, label: str) -> Size:
-        """Vacuum a database and measure its tables with all their indices."""
+    def vacuum(self, label: str) -> None:
+        """Give back the room that nothing needs, and learn what the planner wants to know."""
         with self._connected(label) as con:
             con.execute("VACUUM (ANALYZE)")
+
+    def size(self, label: str) -> Size:
+        """Measure all tables with all their indices."""
+        with self._connected(label) as con:
             (size,) = con.execute(_SIZE).fetchone()
         return Size(int(size), self.calls(label))
 

@@ -136,8 +136,16 @@ def _worst_ratio(past: Run) -> float:
     return max(past["cost_ratio"].values())
 
 
-def _room(past: Run) -> float:
-    return float(past["bytes_per_call"])
+def _room(database: str) -> Callable[[Run], Figure]:
+    """Read the larger of what a past in bulk and what live traffic left."""
+
+    def figure(run: Run) -> Figure:
+        found, why_not = _database(run, database)
+        rooms = [found.get("live_bytes_per_call"), found.get("history", {}).get("bytes_per_call")]
+        known = [room for room in rooms if room is not None]
+        return Figure(max(known)) if known else Figure(None, why_not)
+
+    return figure
 
 
 GOALS = [
@@ -158,9 +166,9 @@ GOALS = [
     Goal("PostgreSQL, a pair after 10,000,000 past calls to after 10,000", "ratio", 1.15, None,
          False, _past("postgresql", _worst_ratio, all_of_it=True)),
     Goal("SQLite, disk per call", "bytes", 400, 300, False,
-         _past("sqlite", _room, all_of_it=False)),
+         _room("sqlite")),
     Goal("PostgreSQL, disk per call", "bytes", 700, 500, False,
-         _past("postgresql", _room, all_of_it=False)),
+         _room("postgresql")),
     Goal("SQLite, verify on one core", "transfers/s", 200_000, None, True, _verify("sqlite")),
     Goal("PostgreSQL, verify on one core", "transfers/s", 200_000, None, True,
          _verify("postgresql")),

@@ -120,6 +120,10 @@ def _database(title: str, found: Run) -> str:
             f" p99 {_spread(half['p99_ms'])} ms, highest {_spread(half['max_ms'])} ms."
         )
     parts.append(_history(found.get("history", {})))
+    parts.append(
+        "On disk, what these loads left (no model, no tokens), vacuumed:"
+        f" {_number(found['live_bytes_per_call'])} bytes per call."
+    )
     parts += [f"Failed: {text}." for text in found.get("failed", ())]
     return "\n\n".join(part for part in parts if part)
 
@@ -146,8 +150,8 @@ def _history(past: Run) -> str:
     head = ["", f"after {past['few_calls']:,} calls", f"after {past['calls']:,}", "cost ratio"]
     return (
         _table(head, rows)
-        + f"\n\nOn disk, vacuumed, with all indices: {_number(past['bytes_per_call'])} bytes per"
-        f" call. `verify`: {said}."
+        + f"\n\nOn disk, vacuumed, with all indices, with a model and its tokens:"
+        f" {_number(past['bytes_per_call'])} bytes per call. `verify`: {said}."
     )
 
 
