@@ -215,6 +215,7 @@ def test_a_past_that_does_not_fit_is_left_out_and_says_so(tmp_path: Path) -> Non
     assert not Sqlite(tmp_path).path(label_of(MANY_CALLS)).exists()
 
 
+@pytest.mark.slow
 def test_a_tiny_run_gives_json_tables_and_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the plots need guthaben[bench]")
     options = Namespace(minutes=2.0, rounds=1, seconds=0.1, history=600)
