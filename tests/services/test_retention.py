@@ -89,8 +89,9 @@ def test_many_are_erased_in_one_turn(paid: House) -> None:
     paid.change(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"
         " INSERT INTO credit_inbox (provider, livemode, provider_event_id, event_type, payload,"
-        " received_at_s, status, done_at_s) SELECT 'stripe', 1, 'evt_old_' || i, 'x', x'01', 1,"
-        " 'ignored', 1 FROM n"
+        " received_at_s, status, done_at_s) SELECT 'stripe', 1, 'evt_old_' || i, 'x', ?, 1,"
+        " 'ignored', 1 FROM n",
+        b"{}",
     )
     assert forget(paid).events == 1_200
 
