@@ -299,6 +299,7 @@ PATCHED = [one for one in MISTAKES if callable(one.naive)]
 MUTANTS = [one for one in MISTAKES if isinstance(one.naive, str)]
 
 
+@pytest.mark.usefixtures("database_kind")
 @pytest.mark.parametrize("mistake", PATCHED, ids=lambda one: one.what)
 def test_their_code_fails_the_test(
     mistake: Mistake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
