@@ -18,6 +18,8 @@ from urllib.parse import unquote
 from guthaben.errors import ConfigError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
+_LOG_PAGES = 8000
+"""The log goes over into the file at 16 MB: the pages that many calls change go once."""
 _PAGE_BYTES = 2048
 """Half of SQLite's own choice: a commit writes every page it touched, and ours touch many."""
 _SAVEPOINT = "guthaben"
@@ -88,6 +90,7 @@ def connect(
             con.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = FULL")
+            con.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         con.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.Error as error:
         raise StoreUnavailable(

@@ -95,6 +95,18 @@ UNIQUE_KEYS: Final = """
     FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
     WHERE i.indrelid = to_regclass(%s) AND (i.indisunique OR i.indisprimary)
     GROUP BY i.indexrelid ORDER BY 1"""
+_CUT: Final = """
+    SELECT p.partrelid::regclass::text FROM pg_partitioned_table p
+    WHERE p.partstrat = 'h' OR EXISTS (
+        SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = p.partrelid AND c.relkind = 'p')
+    ORDER BY 1"""
+_WRITING: Final = """
+    SELECT t.tgrelid::regclass::text, t.tgname FROM pg_trigger t
+    JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0
+    AND p.prosrc ~* '\\m(INSERT|UPDATE|DELETE|PERFORM)\\M' AND p.prosrc !~ 'RAISE EXCEPTION'
+    ORDER BY 1, 2"""
 _SPREAD: Final = "SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass(%s)"
 
 
@@ -114,7 +126,7 @@ def statements() -> Iterator[str]:
 
 
 def obstacles(con: psycopg.Connection[Any]) -> list[str]:
-    """Tell what of the schema at hand does not fit the plan."""
+    """Tell what of the schema at hand does not fit the plan, or is nothing that Citus takes."""
     there = {name for (name,) in con.execute(_TABLES)}
     found = [f"{table} has no place in the plan" for table in sorted(there - set(PLAN))]
     for table, column in PLAN.items():
@@ -123,7 +135,21 @@ def obstacles(con: psycopg.Connection[Any]) -> list[str]:
         for key, columns in con.execute(UNIQUE_KEYS, (table,)):
             if column not in columns and key not in DROPPED:
                 found.append(f"the unique key {key} of {table} does not contain {column}")
-    return found
+    return [*found, *_not_taken(con)]
+
+
+def _not_taken(con: psycopg.Connection[Any]) -> list[str]:
+    """Tell what of the tables to be spread Citus would refuse, by its documentation."""
+    spread = {table for table, column in PLAN.items() if column != LOCAL}
+    cut = [table for (table,) in con.execute(_CUT) if table in spread]
+    writing = [(table, name) for table, name in con.execute(_WRITING) if table in spread]
+    return [
+        *(f"{table} is cut by hash or twice, and Citus spreads no such table" for table in cut),
+        *(
+            f"the trigger {name} of {table} writes, and Citus allows none"
+            for table, name in writing
+        ),
+    ]
 
 
 def distribute(con: psycopg.Connection[Any]) -> bool:
