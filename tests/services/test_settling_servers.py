@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guthaben.domain.commands import OpenEvent
+from guthaben.domain.topup import CreditEvent
 from guthaben.errors import Refused
 from guthaben.services.quarantine import Decision, Quarantine
 from guthaben.services.refunds import Refunds
@@ -18,7 +21,7 @@ from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from tests import databases, postgres
 from tests.services.fakes import FakeGateway
-from tests.services.house import PRACTICE, Clock, metadata_of
+from tests.services.house import CHF_30, PRACTICE, TEN_USD, Clock, metadata_of
 
 _A_MOMENT_S = 0.5
 
@@ -97,3 +100,38 @@ def test_a_case_that_one_server_credits_is_not_refunded_by_another(
     assert here.credit(1, PRACTICE, Decision("paid")).changed
     late[0].join()
     assert told == ["case_resolved"]
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_one_booking_is_not_taken_for_a_contradiction_of_its_own_record(
+    servers: tuple[Store, Store],
+    gateway: FakeGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """The registry is read before another server books the payment, the record after it."""
+    here, there = (Settler(store, gateway) for store in servers)
+    opened = CreditEvent(
+        0, "topup_purchase", "pending", TEN_USD, price_minor=CHF_30, livemode=True,
+        topup_id="tu_1", session_id="cs_1",
+    )  # fmt: skip
+    servers[0].execute(PRACTICE, OpenEvent(opened))
+    gateway.put("pi_1", metadata=metadata_of())
+    find, asked, meanwhile = topups.find_payment, count(1), list[threading.Thread]()
+
+    def interrupted(cursor: Cursor, *names: str) -> topups.Registered | None:
+        found = find(cursor, *names)
+        if threading.current_thread().name == "guthaben-writer" and next(asked) == number:
+            meanwhile.append(threading.Thread(target=there.settle, args=("pi_1", "cs_1")))
+            meanwhile[0].start()
+            meanwhile[0].join(_A_MOMENT_S)
+        return found
+
+    monkeypatch.setattr(topups, "find_payment", interrupted)
+    assert here.settle("pi_1", "cs_1")[0] == "done"
+    for thread in meanwhile:
+        thread.join()
+    statuses = servers[0].read(
+        lambda cursor: cursor.execute("SELECT status FROM credit_event").fetchall()
+    )
+    assert statuses == [("succeeded",)]

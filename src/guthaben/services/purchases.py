@@ -63,6 +63,7 @@ class PurchaseResult(NamedTuple):
 def credit_payment(space: Workspace, notice: PaymentNotice) -> PurchaseResult:
     """Turn a succeeded payment into credit, unless that was done before under any of its names."""
     space.flush()
+    hold_still(space, notice)
     owner = registered(space, notice) or _unnamed(space, notice)
     if owner is not None:
         return _duplicate(space, notice, owner)
@@ -126,6 +127,7 @@ def fail_purchase(
     Without a record of ours a row is kept that shows the price and no credit.
     """
     space.flush()
+    hold_still(space, notice)
     owner = registered(space, notice)
     if owner is not None:  # a late word of failure about a payment that succeeded
         return _duplicate(space, notice, owner)
@@ -255,6 +257,20 @@ def own_record(space: Workspace, notice: PaymentNotice) -> Located | None:
     return None
 
 
+def hold_still(space: Workspace, notice: PaymentNotice) -> None:
+    """Lock the practices that a payment's names lead to, before anything is concluded from them.
+
+    Another server that books the same payment waits here; else it might read the registry before
+    our booking and the record after it, and take the one for a contradiction of the other.
+    """
+    owner = registered(space, notice)
+    numbers = {number for number, _event_no in _named_events(space, notice)}
+    numbers |= set() if owner is None else {owner.practice_no}
+    names = {topups.practice_id_of(space.cursor, number) for number in numbers}
+    for practice_id in sorted((names | {notice.practice_id}) - {""}):
+        space.practice(practice_id)
+
+
 def _named_events(space: Workspace, notice: PaymentNotice) -> set[tuple[int, int]]:
     """Find the purchases that the payment's names lead to: more than one is a contradiction."""
     names = (
@@ -304,11 +320,8 @@ def _held_back(record: Located) -> PurchaseResult:
 
 def _named(space: Workspace, notice: PaymentNotice) -> Located | None:
     """Find the row that notes this very payment, page or top-up, whatever it holds."""
-    names = (
-        ("session_id", notice.session_id),
-        ("payment_id", notice.payment_id),
-        ("topup_id", notice.topup_id),
-    )
+    pages = (("session_id", notice.session_id), ("payment_id", notice.payment_id))
+    names = (*pages, ("topup_id", notice.topup_id))
     found = (topups.locate_event(space.cursor, name, ref) for name, ref in names if ref)
     return next((located for located in found if located is not None), None)
 

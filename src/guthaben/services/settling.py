@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from guthaben.domain.commands import CloseEvent
-from guthaben.domain.topup import CANCELED, DISPUTE, QUARANTINED, REFUND
+from guthaben.domain.topup import CANCELED, DISPUTE, QUARANTINED, REFUND, TOPUP_PURCHASE
 from guthaben.errors import InvalidInput
 from guthaben.payments.facts import DisputeFacts, PaymentFacts
-from guthaben.payments.gateway import PaymentGateway
+from guthaben.payments.gateway import METADATA_TOPUP_ID, PaymentGateway
 from guthaben.services.applying import canceled, credit
+from guthaben.services.checks import is_practice_id
 from guthaben.services.netting import Verdict, book_disputes, settle_net
+from guthaben.services.purchases import PaymentNotice, hold_still
 from guthaben.store import cases, disputes, payment_states, settings, topups
 from guthaben.store.payment_states import Money
 from guthaben.store.session import Cursor
@@ -76,7 +78,7 @@ class Settler:
     ) -> Verdict | None:
         def work(space: Workspace) -> Verdict | None:
             space.flush()
-            _hold_still(space, facts.payment_id)
+            hold_still(space, _names_of(facts, session_id))
             if payment_states.looks(space.cursor, facts.payment_id) != looks:
                 return None
             verdict = _applied(space, facts, found, session_id, self._livemode_expected)
@@ -94,11 +96,14 @@ def _known(cursor: Cursor, payment_id: str) -> _Known:
     return _Known(payment_states.looks(cursor, payment_id), has_disputes)
 
 
-def _hold_still(space: Workspace, payment_id: str) -> None:
-    """Keep other servers from booking this payment while what was read of it is judged."""
-    owner = topups.find_payment(space.cursor, "stripe", topups.PAYMENT, payment_id)
-    if owner is not None:
-        space.practice(topups.practice_id_of(space.cursor, owner.practice_no))
+def _names_of(facts: PaymentFacts, session_id: str) -> PaymentNotice:
+    """Give what leads to a payment's practice; what its metadata claim is judged later."""
+    practice_id = facts.metadata.get("practice_id", "")
+    return PaymentNotice(
+        practice_id if is_practice_id(practice_id) else "", TOPUP_PURCHASE, 0, None,
+        payment_id=facts.payment_id, session_id=session_id,
+        topup_id=facts.metadata.get(METADATA_TOPUP_ID, ""),
+    )  # fmt: skip
 
 
 def _applied(
