@@ -10,8 +10,8 @@ SHELL       := /bin/sh
 PYTHON      ?= python3
 VENV        ?= .venv
 PORT        ?= 8000
-# Test processes at a time; the tests of concurrency start processes of their own.
-WORKERS     ?= 2
+# Test processes at a time: one more than two cores, because many a test waits for another process.
+WORKERS     ?= 3
 # How many times longer than usual the tests marked "soak" run.
 SOAK        ?= 5
 # No run of `make soak` takes longer than this.
@@ -43,8 +43,9 @@ help: ## Show the targets
 run: $(RUN_READY) ## Start the server, the payment sandbox and a demo practice (PORT=8000)
 	@exec $(BIN)/guthaben demo --port $(PORT)
 
+# The tests of the domain run once, while its coverage is measured.
 test: lint types layers coverage-domain browser ## Check and test everything, the contract suite included
-	$(PYTEST) -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --ignore tests/domain $(ARGS)
 
 check: lint types layers tidy ## Style, types, layers and the laws a linter doesn't know
 

@@ -43,6 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wants_a_file = "path" in metafunc.fixturenames and "path" not in given
     if wants_a_file or metafunc.definition.get_closest_marker("sqlite"):
         kinds = [databases.SQLITE]
+    if chosen == "both" and metafunc.definition.get_closest_marker("edge"):
+        kinds = [databases.SQLITE]
     metafunc.parametrize("database_kind", kinds)
 
 

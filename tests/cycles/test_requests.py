@@ -13,6 +13,8 @@ from guthaben.web.app import create_router
 from tests.cycles.conftest import BEGIN_MS, TENANT, Server, planned, told, usd
 from tests.cycles.protocol import ABSENT, found_file
 
+pytestmark = pytest.mark.edge
+
 BOTH_IDS = ("x-request-id", "x-cycles-trace-id")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -13,6 +13,8 @@ from guthaben.web import logs
 from guthaben.web.redaction import HIDDEN, looks_secret, redact
 from tests.web.conftest import Web
 
+pytestmark = pytest.mark.edge
+
 # Put together here, so that no scanner takes this file for a leak.
 CANARIES = [
     "sk_" + "live_" + "51Habcdefghijklmnop",

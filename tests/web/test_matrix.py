@@ -15,6 +15,8 @@ from guthaben.store import cases, inbox
 from guthaben.store.workspace import Workspace
 from tests.web.conftest import Web
 
+pytestmark = pytest.mark.edge
+
 OWN, FOREIGN = "prac_own", "prac_foreign"
 CANARY = "canary-of-the-foreign-practice"
 UNGUARDED = ("/healthz", "/readyz", "/metrics", "/stripe/", "/v1/ai-credit", "/cycles/")

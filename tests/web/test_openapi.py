@@ -12,6 +12,8 @@ from guthaben.services.plans import PlanBook
 from guthaben.web.routing import Endpoint
 from tests.web.conftest import Web
 
+pytestmark = pytest.mark.edge
+
 ADMIN = ("gate", "credit", "admin")
 
 

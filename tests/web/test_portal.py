@@ -14,6 +14,8 @@ from guthaben.texts import LANGUAGES
 from guthaben.web import background
 from tests.web.conftest import Web
 
+pytestmark = pytest.mark.edge
+
 HOME = "https://credit.example.com/portal/"
 
 

@@ -11,6 +11,8 @@ from guthaben.web.shapes import Field, Shape, is_web_address
 from guthaben.web.strict_json import MAX_BODY, decode
 from tests.web.conftest import Web
 
+pytestmark = pytest.mark.edge
+
 BODIES = [
     ("POST", "/v1/reservations", call_shapes.RESERVE),
     ("POST", "/v1/reservations/{call}/settle", call_shapes.SETTLE),
