@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from guthaben.errors import ConfigError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
-_LOG_PAGES = 8000
-"""The log goes over into the file at 16 MB: the pages that many calls change go once."""
+_LOG_PAGES = 2000
+"""The log goes over into the file at 4 MB. Later it would take so long that callers notice."""
 _PAGE_BYTES = 2048
 """Half of SQLite's own choice: a commit writes every page it touched, and ours touch many."""
 _SAVEPOINT = "guthaben"
