@@ -59,6 +59,8 @@ def test_credit_is_given_and_shown(ready: Run) -> None:
     balance = ready("balance", "prac_7", "--json")
     assert (balance["available_usd"], balance["debt_usd"]) == ("5.000000001", "0.00")
     assert "5.000000001" in ready("balance", "prac_7").stdout
+    assert "Nothing is stored" not in ready("balance", "prac_7").stdout
+    assert ready("balance", "prac_77").stdout.startswith("Nothing is stored under this name yet.")
     other = ready("grant", "prac_7", "6", "--key", "welcome", code=REFUSED)
     assert "another" in other.stderr
 

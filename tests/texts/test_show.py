@@ -48,6 +48,14 @@ def test_amounts_look_swiss() -> None:
     assert show.usd(1_234_567_890_000_000) == "1'234'567.89"
 
 
+@pytest.mark.parametrize(
+    ("nano_usd", "shown"),
+    [(0, "0.0000"), (1, "< 0.0001"), (99_999, "< 0.0001"), (100_000, "0.0001")],
+)
+def test_the_least_use_does_not_look_like_none(nano_usd: int, shown: str) -> None:
+    assert show.usd_used(nano_usd) == shown
+
+
 def test_days_are_days_of_the_zone() -> None:
     new_year = int(datetime(2026, 12, 31, 23, 30, tzinfo=UTC).timestamp())
     told = [show.day(new_year, "Europe/Zurich", language) for language in LANGUAGES]

@@ -39,13 +39,17 @@ def register(app: typer.Typer) -> None:
 
 def balance(practice: Practice, db: Db = None, as_json: AsJson = False) -> None:
     """Tell a practice's balance now."""
+    from guthaben.store import queries
     from guthaben.web import views
 
     with opened(db) as guthaben:
         shown = views.balance(guthaben.balance(practice))
+        number = guthaben.core.store.read(lambda cursor: queries.practice_no(cursor, practice))
     if as_json:
         say_json(shown)
         return
+    if number == 0:  # a slip of the pen looks like a practice without credit
+        say("Nothing is stored under this name yet.")
     period = shown.pop("period")
     until = moment(period["end_s"] - 1)[:10]
     say_pairs({**shown, "period": f"{period['license'] or 'no licence'}, until {until}"})

@@ -18,6 +18,7 @@ _MONTHS: Final = {
     "en": "January February March April May June July August September October November December",
 }
 _TYPED: Final = re.compile(r"([0-9]{1,3}(?:['’][0-9]{3})+|[0-9]{1,7})(?:[.,]([0-9]{1,2}))?")
+_LEAST_NANO_USD: Final = 100_000
 _NANO_PER_CENT: Final = 10_000_000
 
 
@@ -35,6 +36,11 @@ def usd(nano_usd: int, decimals: int = 2) -> str:
 def usd_exact(nano_usd: int) -> str:
     """Write nano-USD with the decimals it has, two at least, four at most: `6.6667`."""
     return usd(nano_usd) if nano_usd % _NANO_PER_CENT == 0 else usd(nano_usd, 4)
+
+
+def usd_used(nano_usd: int) -> str:
+    """Write what was used with four decimals; the least of it does not look like nothing."""
+    return "< 0.0001" if 0 < nano_usd < _LEAST_NANO_USD else usd(nano_usd, 4)
 
 
 def _grouped(amount: int, unit: int, decimals: int) -> str:

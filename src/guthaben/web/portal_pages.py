@@ -252,7 +252,7 @@ def _usage(view: UsageView, language: str) -> dict[str, Any]:
     return {
         "days": [_usage_line(line, most, language) for line in view.days],
         "models": [_usage_line(line, view.cost_nano_usd or 1, language) for line in models],
-        "total": show.usd(view.cost_nano_usd),
+        "total": show.usd_used(view.cost_nano_usd),
         "calls": f"{view.calls:,}".replace(",", "'"),
         "span": USAGE_DAYS,
         "cut": f"{MOST_CALLS:,}".replace(",", "'") if view.cut else "",
@@ -266,7 +266,7 @@ def _usage_line(line: UsageLine, most: int, language: str) -> dict[str, Any]:
         "name": ".".join(reversed(year_first)) if is_day
         else line.name or text("portal.usage_other", language),
         "calls": f"{line.calls:,}".replace(",", "'"),
-        "cost": show.usd(line.cost_nano_usd, 4),
+        "cost": show.usd_used(line.cost_nano_usd),
         "width": max(4, line.cost_nano_usd * 1_000 // most),
     }  # fmt: skip
 
