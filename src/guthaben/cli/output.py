@@ -62,8 +62,8 @@ def opened(url: str | None, *, create: bool = False) -> Iterator[Guthaben]:
     found = open_database(chosen)
     if not (create or found.exists()):
         raise ConfigError(
-            f"There is no database {found.name!r}. Name another with --db, or create it with "
-            "guthaben migrate."
+            f"There is no database of Guthaben at {found.name!r}. Name another with --db, or "
+            "create it with guthaben migrate."
         )
     with Guthaben.open(chosen) as guthaben:
         yield guthaben

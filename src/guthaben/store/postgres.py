@@ -156,8 +156,10 @@ class PostgresDatabase:
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
 
     def exists(self) -> bool:
-        """Leave it to the first connection to tell."""
-        return True
+        """Tell whether the database holds our tables. Raises `StoreUnavailable`."""
+        with connect(self.url) as con:
+            found = con.execute("SELECT to_regclass('credit_migration')").fetchone()
+        return found != (None,)
 
     def session(self, now_s: Callable[[], int]) -> Any:
         """Open a writing connection, migrating the database."""
