@@ -96,7 +96,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[Store]:
+def file(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A file that is looked for before each command; what was seen a moment ago has its test."""
+    monkeypatch.setattr(connection, "MOMENT_S", 0)
     opened = Store(f"sqlite:///{path}")
     pay(opened, "p", 1_000)
     yield opened
@@ -152,6 +154,22 @@ def test_a_file_that_is_moved_while_a_command_is_written_leaves_its_outcome_unkn
     (tmp_path / "aside.db").rename(path)
     assert not file.execute("p", GrantCredit("k", PAID, 5)).applied, "it had been done"
     assert (free(file, "p"), problems(file)) == (1_005, [])
+
+
+def test_what_was_written_a_moment_after_the_file_was_moved_is_not_acknowledged(
+    file: Store, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks before the second of two commands that follow at once; after it one does."""
+    monkeypatch.setattr(connection, "MOMENT_S", 3_600)
+    pay(file, "p", 5, "at once")
+    path.rename(tmp_path / "aside.db")
+    with pytest.raises(OutcomeUnknown, match="moved or deleted"):
+        file.execute("p", Reserve("next", 10))
+    with pytest.raises(StoreUnavailable, match="cannot open"):
+        file.execute("p", Reserve("after", 10))
+    (tmp_path / "aside.db").rename(path)
+    assert file.execute("p", Reserve("next", 10)).replayed
+    assert (held(file, "p"), problems(file)) == (10, [])
 
 
 @pytest.fixture

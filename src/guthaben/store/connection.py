@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ _LOG_PAGES = 2000
 """The log goes over into the file at 4 MB. Later it would take so long that callers notice."""
 _PAGE_BYTES = 2048
 """Half of SQLite's own choice: a commit writes every page it touched, and ours touch many."""
+MOMENT_S = 0.01
+"""For so long a file that was seen in its place is not looked for before it is written to."""
 _SAVEPOINT = "guthaben"
 
 
@@ -48,11 +51,13 @@ class Place:
     """Where a file was when it was opened.
 
     A file that is moved or deleted stays open, and what is written to it is lost without an error:
-    so it is asked for at each transaction whether its name still leads to it.
+    so it is asked after each transaction whether its name still leads to it, and before one too
+    unless that was a moment ago.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._seen_until_s = 0.0
         self._was = self._now()
 
     def _now(self) -> tuple[int, int] | None:
@@ -65,7 +70,15 @@ class Place:
     @property
     def is_left(self) -> bool:
         """Whether the name leads elsewhere now, or nowhere."""
-        return self._now() != self._was
+        if self._now() != self._was:
+            return True
+        self._seen_until_s = time.monotonic() + MOMENT_S
+        return False
+
+    @property
+    def seems_left(self) -> bool:
+        """Whether it is left, as far as that was seen a moment ago; never an answer to a commit."""
+        return time.monotonic() >= self._seen_until_s and self.is_left
 
 
 def connect(

@@ -363,6 +363,10 @@ _OF_KEY = (
     " AND c.call_no = r.call_no AND c.created_at_ms = r.created_at_ms"
 )
 INSTEAD: Final = {
+    calls.SELECT_NO_BY_KEY: (
+        "SELECT call_no FROM credit_call_registry WHERE practice_no = ?"
+        " AND key_hash = credit_key_hash(?, ?)"
+    ),
     calls.SELECT_BY_KEY: (
         f"SELECT {_SELECTED} FROM {_OF_KEY}"
         " WHERE r.practice_no = ? AND r.key_hash = credit_key_hash(?, ?)"

@@ -46,7 +46,7 @@ class SqliteSession:
         """Take the write lock."""
         interrupted = False
         try:
-            if self._place is not None and self._place.is_left:
+            if self._place is not None and self._place.seems_left:
                 self._drop()
             if self.con is None:
                 self._open()

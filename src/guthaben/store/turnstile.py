@@ -24,7 +24,6 @@ PATIENCE_S = 5.0
 ALONE_S = 0.05
 """How long a process that met nobody goes on without asking: the most that another waits for it."""
 CROWDED_S = 5.0
-MET_S = 0.001
 _SHORTEST_S, _LONGEST_S = 0.0001, 0.002
 
 
@@ -59,13 +58,11 @@ class Turnstile:
             self._alone_until_s = now_s + ALONE_S
         waiting, main = self._open()
         until_s = now_s + self._patience_s
-        if not _lock(waiting, until_s):
+        if not self._lock(waiting, until_s):
             yield
             return
         try:
-            mine = _lock(main, until_s)
-            if time.monotonic() - now_s > MET_S:
-                self.met()
+            mine = self._lock(main, until_s)
         finally:
             fcntl.flock(waiting, fcntl.LOCK_UN)
         try:
@@ -81,23 +78,26 @@ class Turnstile:
             self._files = (opened[0], opened[1])
         return self._files
 
+    def _lock(self, descriptor: int, until_s: float) -> bool:
+        """Take a lock before an instant, asking ever less often; a blocking wait can't give up.
+
+        Only a refusal shows that somebody else is there: time passes for other reasons too.
+        """
+        pause_s = _SHORTEST_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.met()
+                if time.monotonic() >= until_s:
+                    return False
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_S)
+            else:
+                return True
+
     def close(self) -> None:
         """Close the lock files; they stay on disk, empty."""
         for descriptor in self._files or ():
             os.close(descriptor)
         self._files = None
-
-
-def _lock(descriptor: int, until_s: float) -> bool:
-    """Take a lock before an instant, asking ever less often; a blocking wait could not give up."""
-    pause_s = _SHORTEST_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until_s:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_S)
-        else:
-            return True
