@@ -254,12 +254,11 @@ class OutcomeUnknown(GuthabenError):
 
     code: ClassVar[str] = "outcome_unknown"
 
-    def __init__(self, operation: str = "command", *, key: str | None = None) -> None:
-        self.operation = operation
-        self.key = key
+    def __init__(self, why: str = "no answer to COMMIT") -> None:
+        self.why = why
         super().__init__(
-            f"The answer to {operation} was lost; it may have been done. Repeat it with the "
-            "same idempotency key: it is done once, and you hear its outcome."
+            f"The answer was lost ({why}); it may have been done or not. Repeat it with the same "
+            "idempotency key: it is done once, and you hear its outcome."
         )
 
 

@@ -28,7 +28,7 @@ EXAMPLES: list[GuthabenError] = [
     errors.InvalidInput("no", field="tags"),
     errors.InternalRefused("IntegrityError"),
     errors.StoreUnavailable("database is locked"),
-    errors.OutcomeUnknown("reserve", key="key-1"),
+    errors.OutcomeUnknown("no answer to COMMIT"),
     errors.LeadershipLost(),
     errors.MigrationNeeded(["row 3 has no practice", "row 9 is twice"]),
     errors.PaymentError(),

@@ -102,7 +102,7 @@ class PostgresSession:
         except psycopg.Error as error:
             if self._is_lost():
                 self._drop()
-                raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
+                raise OutcomeUnknown(f"no answer to COMMIT: {error}") from error
             self.roll_back(error)
             raise
         except BaseException as error:

@@ -89,7 +89,7 @@ class SqliteSession:
             self._drop()
             if undone:
                 raise StoreUnavailable(str(error)) from error
-            raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
+            raise OutcomeUnknown(f"no answer to COMMIT: {error}") from error
         if self._place is not None and self._place.is_left:
             self._drop()
             raise OutcomeUnknown(f"{self._location.path!r} was moved or deleted while writing")
