@@ -5,12 +5,10 @@ What a person sees and does is in docs/operating/bad-days.md; the outcome of eac
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sqlite3
 import stat
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -44,6 +42,7 @@ from guthaben.store.store import Store
 from tests import databases
 from tests import postgres as test_postgres
 from tests.databases import Database
+from tests.faults.disks import fill, small_disk
 from tests.programs import ROOT, Program, free_port
 from tests.services.house import House
 from tests.store.bank import T0, Clock, free, held, pay, problems, rows
@@ -224,28 +223,16 @@ def test_a_full_database_refuses_and_goes_on_when_there_is_room(file: Store) -> 
 
 @pytest.fixture
 def tiny_disk() -> Iterator[Path]:
-    """A file system of two megabytes."""
-    folder = Path(tempfile.mkdtemp(prefix="tiny", dir="/tmp"))
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        folder.rmdir()
-        pytest.skip("no file system can be mounted here (it needs root)")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-    folder.rmdir()
+    with small_disk(2) as folder:
+        yield folder
 
 
 @pytest.mark.sqlite
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tiny_disk: Path) -> None:
     """The log beside the file is on it too."""
-    ballast = tiny_disk / "ballast"
     store = Store(f"sqlite:///{tiny_disk / 'credit.db'}")
     pay(store, "p", 1_000)
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
+    ballast = fill(tiny_disk)
     heard: list[str] = []
     done: list[str] = []
     for number in range(400):
