@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from guthaben.domain.calls import (
     DEFAULT_TTL_MS,
@@ -17,6 +17,7 @@ from guthaben.domain.calls import (
     ON_RELEASE,
     Call,
     EndedBy,
+    Operation,
     Origin,
     Told,
     Usage,
@@ -283,6 +284,16 @@ class StepKind(IntEnum):
     RELEASE = 3
     EXTEND = 4
     DECIDE = 5
+
+
+OPERATION_OF: Final = {Reserve: int(Operation.RESERVE), RecordUsage: int(Operation.USAGE)}
+"""Under which operation the key of a command that makes a call is kept."""
+STEP_OF: Final = {
+    LeaseCommit: int(StepKind.COMMIT),
+    LeaseRelease: int(StepKind.RELEASE),
+    LeaseExtend: int(StepKind.EXTEND),
+}
+"""Under which kind of step the key of a command on a lease is kept."""
 
 
 class Step(NamedTuple):

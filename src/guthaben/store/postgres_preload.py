@@ -14,6 +14,8 @@ from typing import Any, Final
 from guthaben.domain.calls import NO_ORIGIN, Operation
 from guthaben.domain.caps import Cap, subjects_of
 from guthaben.domain.commands import (
+    OPERATION_OF,
+    STEP_OF,
     Command,
     Expire,
     Extend,
@@ -99,13 +101,7 @@ PROOF: Final = (
 )
 ABSENCE: Final = f"SELECT credit_unchanged(COUNT(*) = 0) FROM {_REGISTERED}"
 _RESERVE: Final = int(Operation.RESERVE)
-_OPERATIONS: Final = {Reserve: _RESERVE, RecordUsage: int(Operation.USAGE)}
 _DRY_RUN: Final = int(StepKind.DRY_RUN)
-_STEP_OF: Final = {
-    LeaseCommit: int(StepKind.COMMIT),
-    LeaseRelease: int(StepKind.RELEASE),
-    LeaseExtend: int(StepKind.EXTEND),
-}
 _ENDINGS: Final = (Settle, Release, Extend, Expire, LeaseCommit, LeaseRelease, LeaseExtend)
 _DAY_S: Final = 86_400
 
@@ -124,7 +120,7 @@ class Wanted:
 
     def _add(self, name: str, command: Command) -> None:
         if isinstance(command, Reserve | RecordUsage):
-            self.keys.append((name, _OPERATIONS[type(command)], command.key))
+            self.keys.append((name, OPERATION_OF[type(command)], command.key))
             if isinstance(command, Reserve):
                 if command.overage_policy:
                     self.steps.append((name, _DRY_RUN, command.key))
@@ -132,7 +128,7 @@ class Wanted:
         elif isinstance(command, _ENDINGS):
             self.calls.append((name, command.call_no))
             if isinstance(command, LeaseCommit | LeaseRelease | LeaseExtend):
-                self.steps.append((name, _STEP_OF[type(command)], command.key))
+                self.steps.append((name, STEP_OF[type(command)], command.key))
         elif isinstance(command, LeaseAsk):
             self.steps.append((name, command.operation, command.key))
             self.subjects.update((name, subject) for subject in subjects_of(command.origin))
@@ -160,7 +156,7 @@ def from_cache(
                 command.origin is not NO_ORIGIN and cache.caps.get(name) != {}
             ):
                 return None
-            keys.append((name, _OPERATIONS[kind], command.key))
+            keys.append((name, OPERATION_OF[kind], command.key))
         elif kind is Settle or kind is Release or kind is Extend:
             if (name, command.call_no) not in cache.calls:  # type: ignore[union-attr]
                 return None

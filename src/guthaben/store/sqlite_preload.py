@@ -10,22 +10,20 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from guthaben.domain.calls import Operation
-from guthaben.domain.commands import Command, RecordUsage, Reserve
+from guthaben.domain.commands import OPERATION_OF, Command
 from guthaben.store import calls
 from guthaben.store.loaded import Loaded
 
 FEW: Final = 4
 _MOST: Final = 64
 _NOBODY: Final = (0, 0, "")
-_OPERATIONS: Final = {Reserve: int(Operation.RESERVE), RecordUsage: int(Operation.USAGE)}
 
 
 def preload_keys(loaded: Loaded, asked: Iterable[tuple[str, Command]]) -> None:
     """Read the calls that the commands' keys have made already, if any."""
     names: dict[tuple[int, int, str], str] = {}
     for practice_id, command in asked:
-        operation = _OPERATIONS.get(type(command))
+        operation = OPERATION_OF.get(type(command))
         if operation is not None:
             practice = loaded.practice(practice_id)
             if practice.practice_no:

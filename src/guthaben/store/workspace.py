@@ -14,6 +14,8 @@ from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.auto_topup import LACK_OF_CREDIT, AutoTopup, below_trigger
 from guthaben.domain.calls import RESERVED, Call, Operation
 from guthaben.domain.commands import (
+    OPERATION_OF,
+    STEP_OF,
     Adjust,
     ClaimTopup,
     CloseEvent,
@@ -28,8 +30,6 @@ from guthaben.domain.commands import (
     LeaseAsk,
     LeaseCommand,
     LeaseCommit,
-    LeaseExtend,
-    LeaseRelease,
     NetPayment,
     Outcome,
     RecordUsage,
@@ -56,14 +56,9 @@ from guthaben.store.sqlite_preload import FEW, preload_keys
 
 __all__ = ["EventNote", "Workspace"]
 
-_RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
+_RESERVE = int(Operation.RESERVE)
 _ON_EVENTS = (Fulfil, CloseEvent, NetPayment, SendAttempt, ConfirmCancelled)
 _ENDINGS = frozenset({Settle, Release, Extend, Expire})
-_STEP_OF = {
-    LeaseCommit: int(StepKind.COMMIT),
-    LeaseRelease: int(StepKind.RELEASE),
-    LeaseExtend: int(StepKind.EXTEND),
-}
 _DRY_RUN = int(StepKind.DRY_RUN)
 _SWEEPS = frozenset({Reserve, LeaseCommit, LeaseAsk})
 
@@ -203,8 +198,7 @@ class Workspace:
         if kind in _ENDINGS:
             return self._ending(practice_id, command.call_no)  # type: ignore[union-attr]
         if isinstance(command, Reserve | RecordUsage):
-            operation = _RESERVE if kind is Reserve else _USAGE
-            call = self._loaded.call_by_key(practice, operation, command.key)
+            call = self._loaded.call_by_key(practice, OPERATION_OF[kind], command.key)
             if call is None:
                 period = command.period or current_period(practice, self.now_s)
                 self._loaded.need_allowance(
@@ -236,7 +230,7 @@ class Workspace:
     def _lease(self, practice_id: str, command: LeaseCommand) -> LeaseSubject:
         practice = self.practice(practice_id)
         if not isinstance(command, LeaseAsk):
-            step = self._loaded.step(practice, _STEP_OF[type(command)], command.key)
+            step = self._loaded.step(practice, STEP_OF[type(command)], command.key)
             return LeaseSubject(self._ending(practice_id, command.call_no), step)
         period = current_period(practice, self.now_s)
         self._loaded.need_allowance(practice_id, period.license, period.start_s)
