@@ -69,11 +69,11 @@ def tried(store: Store, command: Command) -> Outcome | type[GuthabenError]:
         return type(error)
 
 
-def refuses(store: Store, *words: str) -> None:
-    """The gate refuses, and a question is not answered from anywhere else; both say why."""
+def refusal(store: Store) -> str:
+    """The gate refuses; give its words."""
     with pytest.raises(StoreUnavailable) as refused:
         store.execute("p", Reserve("refused", 10))
-    assert any(word in str(refused.value) for word in words), refused.value
+    return str(refused.value)
 
 
 def goes_on(store: Store, free_before: int, key: str = "refused") -> None:
@@ -112,7 +112,7 @@ def test_a_file_that_was_moved_is_written_to_no_more_and_comes_back(
     aside.mkdir()
     for one in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         one.rename(aside / one.name)
-    refuses(file, "cannot open")
+    assert "cannot open" in refusal(file)
     with pytest.raises(StoreUnavailable):
         free(file, "p")
     assert not path.exists(), "an empty file in its place would hide the loss"
@@ -127,8 +127,9 @@ def test_a_file_that_was_deleted_is_replaced_by_its_backup_under_a_running_serve
     file.back_up(tmp_path / "backup.db")
     for one in tmp_path.glob("credit.db*"):
         one.unlink()
-    refuses(file, "cannot open")
+    assert "cannot open" in refusal(file)
     shutil.copyfile(tmp_path / "backup.db", path)
+    assert free(file, "p") == 1_000, "what the backup knows"
     goes_on(file, 1_000)
 
 
@@ -138,7 +139,9 @@ def test_another_database_in_its_place_is_refused(file: Store, path: Path, tmp_p
     for one in tmp_path.glob("credit.db-*"):
         one.unlink()
     Store(f"sqlite:///{path}").close()
-    refuses(file, "another database")
+    assert "another database" in refusal(file)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT COUNT(*) FROM credit_call").fetchone() == (0,)
 
 
 def test_a_file_that_is_moved_while_a_command_is_written_leaves_its_outcome_unknown(
@@ -188,7 +191,7 @@ def test_a_postgresql_that_stops_and_starts_again_is_found_again(own_postgresql:
     assert free(store, "p") == 1_000
     own_postgresql.stop()
     assert tried(store, Reserve("first", 10)) in {StoreUnavailable, OutcomeUnknown}
-    refuses(store, "cannot reach")
+    assert "cannot reach" in refusal(store)
     with pytest.raises(StoreUnavailable), _quick_pool():
         free(store, "p")
     own_postgresql.ensure_postgres_running()
@@ -265,7 +268,7 @@ def test_a_postgresql_that_can_not_write_refuses_and_goes_on(state: str) -> None
         con.execute(
             "CREATE TRIGGER no_room BEFORE INSERT ON credit_call EXECUTE FUNCTION no_room()"
         )
-        refuses(store, "could not extend file")
+        assert "could not extend file" in refusal(store)
         con.execute("DROP FUNCTION no_room CASCADE")
     assert rows(store, "SELECT 1 FROM credit_alarm") == []
     goes_on(store, 1_000)
@@ -276,7 +279,7 @@ def test_a_file_that_may_not_be_written_is_refused_and_read(
     file: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection_of(file).execute("PRAGMA query_only = 1")  # root may write everywhere
-    refuses(file, "readonly")
+    assert "readonly" in refusal(file)
     assert free(file, "p") == 1_000
     goes_on(file, 1_000)
 
@@ -314,7 +317,8 @@ def test_a_strangers_lock_is_waited_for_only_so_long(
     store = Store(database.url)
     pay(store, "p", 1_000)
     with stranger(database):
-        refuses(store, "locked", "lock timeout")
+        told = refusal(store)
+        assert "locked" in told or "lock timeout" in told
         with pytest.raises(StoreUnavailable):
             store.run(lambda space: space.apply("p", GrantCredit("job", PAID, 1)))
     goes_on(store, 1_000)

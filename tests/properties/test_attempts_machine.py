@@ -463,6 +463,8 @@ def test_stories_with_somebody_meddling_end_well(
             run.no_month_takes_more_than_its_cap()
             run.what_could_still_be_paid_counts()
         run.end()
+        assert run.credit.verify().ok
+        assert run.world.open_ones() == [], "nothing can still be paid"
     finally:
         run.credit.close()
 
@@ -479,14 +481,19 @@ def test_whatever_happens_the_cap_the_consent_and_the_tries_hold() -> None:
     )  # fmt: skip
     # One sequence for ever, in which everything happens: some of it is rare.
     run_state_machine_as_test(seed(6)(AttemptsAsEver), settings=options)
-    missing = [kinds for kinds in KINDS if kinds.isdisjoint(Attempts.seen)]
-    assert not missing, f"never happened: {missing}"
+    assert never_happened(Attempts.seen) == []
+
+
+def never_happened(seen: Counter[str]) -> list[set[str]]:
+    """Tell which kinds of answers a run did not have: it proves nothing about them."""
+    return [kinds for kinds in KINDS if kinds.isdisjoint(seen)]
 
 
 class AttemptsOnPostgresql(Attempts):
     """The same on the other database."""
 
     kind = databases.POSTGRESQL
+    seen: ClassVar[Counter[str]] = Counter()
 
 
 def test_they_hold_on_postgresql(soak_factor: int) -> None:
@@ -495,7 +502,10 @@ def test_they_hold_on_postgresql(soak_factor: int) -> None:
         derandomize=soak_factor == 1,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )  # fmt: skip
+    AttemptsOnPostgresql.seen.clear()
     run_state_machine_as_test(AttemptsOnPostgresql, settings=options)
+    # So few sequences meet the everyday; what is rare is met on SQLite, above.
+    assert {"story", "refused", "ok"} <= set(AttemptsOnPostgresql.seen)
 
 
 @pytest.mark.soak
@@ -503,4 +513,6 @@ def test_the_same_for_longer(soak_factor: int) -> None:
     if soak_factor == 1:
         pytest.skip("only in a soak")
     options = settings(max_examples=200 * soak_factor, stateful_step_count=60, deadline=None)
+    Attempts.seen.clear()
     run_state_machine_as_test(Attempts, settings=options)
+    assert never_happened(Attempts.seen) == []

@@ -172,16 +172,25 @@ def opened(clock: list[int], kind: str = databases.SQLITE) -> Guthaben:
 def test_each_period_includes_what_the_history_says(
     data: st.DataObject, states: list[State]
 ) -> None:
-    includes_what_it_should(databases.SQLITE, data, states)
+    end = lived_through(databases.SQLITE, data, states)
+    assert end.found == end.expected
 
 
 @settings(max_examples=20, deadline=None)
 @given(data=st.data(), states=histories())
 def test_it_does_on_postgresql(data: st.DataObject, states: list[State]) -> None:
-    includes_what_it_should(databases.POSTGRESQL, data, states)
+    end = lived_through(databases.POSTGRESQL, data, states)
+    assert end.found == end.expected
 
 
-def includes_what_it_should(kind: str, data: st.DataObject, states: list[State]) -> None:
+class End(NamedTuple):
+    """The allowances after a history, by the number of their grants."""
+
+    found: dict[int, int]
+    expected: dict[int, int]
+
+
+def lived_through(kind: str, data: st.DataObject, states: list[State]) -> End:
     """Live through a history, its events in disorder, and compare after each step."""
     clock, oracle = [T0_S], Oracle()
     provider = Provider(states, clock)
@@ -203,6 +212,11 @@ def includes_what_it_should(kind: str, data: st.DataObject, states: list[State])
             check(guthaben, oracle)
         never_two_for_one(guthaben, states)
         assert guthaben.verify().ok
+        last = allowances(guthaben)
+    return End(
+        {number: one.amount for number, one in last.items()},
+        {number: oracle.expected(number, one.start_s) for number, one in last.items()},
+    )
 
 
 def call(guthaben: Guthaben, oracle: Oracle, number: int) -> None:

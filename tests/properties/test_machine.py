@@ -640,17 +640,19 @@ REASONS = (
 STATUSES = ("reserved", "settled", "released", "expired", "settled_late")
 
 
-def explore(engine: Callable[[], Engine], examples: int, least: int, steps: int = 50) -> None:
-    """Run the machine until everything was reached often enough; fail if it never is."""
+def explore(engine: Callable[[], Engine], examples: int, least: int, steps: int = 50) -> Tally:
+    """Run the machine until all was reached often enough, eight rounds at most; tell what was."""
     tally = Tally()
     for number in range(_MOST_ROUNDS):
         _explore(engine, tally, examples, steps, number)
         if not rare(tally, least):
-            return
-    assert not rare(tally, least), tally
+            break
+    return tally
 
 
 _MOST_ROUNDS = 8
+_MAY_BE_MISSED = 10
+"""Kinds of outcomes, of some fifty."""
 
 
 def _explore(
@@ -691,7 +693,8 @@ def rare(tally: Tally, least: int) -> dict[str, int]:
 
 @pytest.mark.soak
 def test_apply_does_what_the_rules_say(soak_factor: int) -> None:
-    explore(PureEngine, 500 * soak_factor, least=3)
+    reached = explore(PureEngine, 500 * soak_factor, least=3)
+    assert rare(reached, 3) == {}, "it proves nothing about these"
 
 
 @pytest.fixture(scope="module")
@@ -713,7 +716,8 @@ def test_the_store_does_what_the_rules_say(soak_factor: int, empty_database: Pat
             shutil.copyfile(empty_database, path)
             return StoreEngine(f"sqlite:///{path}")
 
-        explore(engine, 200 * soak_factor, least=2)
+        reached = explore(engine, 200 * soak_factor, least=2)
+    assert rare(reached, 2) == {}, "it proves nothing about these"
 
 
 @pytest.mark.soak
@@ -721,4 +725,6 @@ def test_the_store_on_postgresql_does_what_the_rules_say(soak_factor: int) -> No
     def engine() -> Engine:
         return StoreEngine(postgres.fresh())
 
-    explore(engine, 40 * soak_factor, least=0)
+    reached = explore(engine, 40 * soak_factor, least=0)
+    # So few ways meet most of it; the two above demand all.
+    assert len(rare(reached, 1)) <= _MAY_BE_MISSED, rare(reached, 1)

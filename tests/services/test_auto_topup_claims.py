@@ -340,7 +340,7 @@ def test_a_purchase_by_hand_does_not_count(house: House) -> None:
     house.open_purchase()
     house.paid()
     spend(house)
-    house.claim()
+    assert house.claim().price_minor == CHF_30, "all of the cap is left"
 
 
 # ---------------------------------------------------------------- cooldown

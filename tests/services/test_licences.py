@@ -404,12 +404,13 @@ def test_a_failed_payment_is_told_by_the_subscription_itself(change: Change, sol
 # ---------------------------------------------------------------- whose it is
 
 
-def quarantined(house: House, answer: str, reason: str) -> None:
-    assert answer == f"quarantined:{reason}"
+def held_for(house: House, answer: str) -> str:
+    """The one thing that happened is that it is held, with an alarm; give the reason."""
     assert house.alarms() == ["license_held"]
     assert house.rows("SELECT * FROM credit_grant") == []
     (held,) = licences.held(house.guthaben.core)
-    assert held.reason == reason
+    assert answer == f"quarantined:{held.reason}"
+    return held.reason
 
 
 def test_what_is_nobodys_of_ours_is_ignored(change: Change, sold: House) -> None:
@@ -418,7 +419,7 @@ def test_what_is_nobodys_of_ours_is_ignored(change: Change, sold: House) -> None
 
 
 def test_a_plan_of_ours_without_a_name_is_held(change: Change, sold: House) -> None:
-    quarantined(sold, change(metadata={}), "no_practice")
+    assert held_for(sold, change(metadata={})) == "no_practice"
     assert change(metadata={}) == "quarantined:no_practice"
     assert sold.alarms() == ["license_held"], "alarmed once"
 
@@ -433,7 +434,8 @@ def test_a_practice_nobody_knows_is_believed_only_with_a_plan_of_ours(
     change: Change, sold: House
 ) -> None:
     metadata = {"practice_id": PRACTICE, "lookup_key": "no plan yet"}
-    quarantined(sold, change(plan="no plan yet", metadata=metadata), "unknown_practice")
+    told = change(plan="no plan yet", metadata=metadata)
+    assert held_for(sold, told) == "unknown_practice"
 
 
 def test_a_plan_that_was_never_known_takes_nobodys_place(change: Change, sold: House) -> None:
@@ -559,7 +561,7 @@ def test_what_contradicts_our_record_is_held(
     metadata = {**order.metadata, **fields.get("metadata", {})}
     about = subscription(**{**fields, "metadata": metadata})
     sold.gateway.subscriptions["sub_1"] = about
-    quarantined(sold, sold.tell(UPDATED, about), reason)
+    assert held_for(sold, sold.tell(UPDATED, about)) == reason
 
 
 @pytest.mark.parametrize("theirs", [{"installation": "bern"}, {}])
