@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from guthaben.web.cycles.errors import invalid
+from guthaben.web.strict_json import StrictDecoder, UnclearJson
 
 MAX_INT64: Final = 2**63 - 1
-_LONGEST_NUMBER: Final = 40
+_STRICT: Final = StrictDecoder(most_digits=40, fractions=True)
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
@@ -23,33 +24,12 @@ _BAD = re.compile("[\x00\ud800-\udfff]")
 def decode(raw: bytes) -> dict[str, Any]:
     """Decode one strict JSON object."""
     try:
-        found = json.loads(
-            raw.decode(), object_pairs_hook=_once, parse_int=_whole, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise invalid("The body is not JSON in UTF-8.") from error
-    if type(found) is not dict:
-        raise invalid("The body must be a JSON object.")
+        found = _STRICT.decode(raw)
+    except UnclearJson as error:
+        raise invalid(str(error)) from error
     if (b"\\u" in raw and _BAD.search(json.dumps(found, ensure_ascii=False))) or b"\\u0000" in raw:
         raise invalid("Texts hold no NUL and no half of a character.")
     return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise invalid("A name occurs twice in the same object.")
-    return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
-        raise invalid("A number has too many digits.")
-    return int(digits)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise invalid(f"{name} is no JSON number.")
 
 
 def canonical(value: Any) -> str:
