@@ -10,7 +10,7 @@ import pytest
 from guthaben.store.store import Store
 from tests.cli.test_cli import REFUSED, SETTINGS, Run, ready, run
 from tests.store.bank import Clock
-from tests.store.test_growth import lived
+from tests.store.history import lived
 
 __all__ = ["ready", "run"]
 

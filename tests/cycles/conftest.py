@@ -11,6 +11,7 @@ from guthaben.web.app import create_app
 from guthaben.web.deps import Services
 from tests.cycles.protocol import Judged
 from tests.databases import Database
+from tests.store.bank import Clock
 
 TENANT = "acme"
 BEGIN_MS = 1_790_000_000_000
@@ -40,21 +41,11 @@ def told(key: str, actual: int = 1_000, **options: Any) -> JSON:
     return {**body, "actual": usd(actual)}
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now_ms = BEGIN_MS
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 class Server:
     """Services on a database of their own, and requests to them."""
 
     def __init__(self, url: str) -> None:
-        self.clock = Clock()
+        self.clock = Clock(BEGIN_MS)
         guthaben = Guthaben.open(url, clock_ms=self.clock)
         self.services = Services(guthaben, None)
         self.guthaben = guthaben

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guthaben.services import archive_files, growth
 from guthaben.store.store import Store
-from tests.store.test_growth import ms
+from tests.store.history import ms
 
 archive_files.PAGE = 5  # type: ignore[misc]
 

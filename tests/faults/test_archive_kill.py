@@ -15,7 +15,7 @@ from guthaben.services import growth
 from guthaben.store.store import Store
 from tests import postgres
 from tests.store.bank import Clock, problems
-from tests.store.test_growth import gone, here, in_files, lived, ms, seen
+from tests.store.history import gone, here, in_files, lived, ms, seen
 
 pytestmark = [pytest.mark.faults]
 ROOT = Path(__file__).resolve().parents[2]

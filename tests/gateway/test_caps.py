@@ -13,22 +13,15 @@ from guthaben.domain.caps import Cap
 from guthaben.errors import CapExceeded, InvalidInput
 from guthaben.services.caps import CapBook
 from tests.gateway.served import MODEL, PRACTICE, Served, crowd
+from tests.store.bank import Clock
 
 SAY: Any = [{"role": "user", "content": "Say hello."}]
 DAY_MS = 86_400_000
 NOON_MS = 1_795_258_800_000  # 21 November 2026, noon in Zurich
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = NOON_MS
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 def opened() -> tuple[Guthaben, CapBook, Clock]:
-    clock = Clock()
+    clock = Clock(NOON_MS)
     credit = Guthaben.open("sqlite://", clock_ms=clock)
     credit.grant("p", 10**12, key="given")
     return credit, CapBook(credit.core.store), clock

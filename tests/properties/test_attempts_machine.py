@@ -9,6 +9,7 @@ seems, so that fails as well.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -47,6 +48,7 @@ from tests.properties.attempts_world import (
     World,
     month_of,
 )
+from tests.services.house import Clock
 
 PRACTICE = "prac_1"
 USD = 1_000_000_000
@@ -61,21 +63,6 @@ SELDOM = st.sampled_from([False, False, False, True])
 WAITS = (60, 15 * 60, HOUR_S, 6 * HOUR_S, 13 * HOUR_S, DAY_S, 3 * DAY_S, 10 * DAY_S)
 
 
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.ms = START * 1000
-
-    def __call__(self) -> int:
-        return self.ms
-
-    @property
-    def at_s(self) -> int:
-        """The instant in seconds."""
-        return self.ms // 1000
-
-
 class Attempts(RuleBasedStateMachine):
     """Drives the services on a store; the world judges."""
 
@@ -84,7 +71,7 @@ class Attempts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = Clock(START)
         self.world = World(self.clock)
         self.claimed: list[tuple[str, Outcome]] = []
         self.charger = Charger(self.world)
@@ -484,7 +471,7 @@ def test_whatever_happens_the_cap_the_consent_and_the_tries_hold() -> None:
     assert never_happened(Attempts.seen) == []
 
 
-def never_happened(seen: Counter[str]) -> list[set[str]]:
+def never_happened(seen: Counter[str]) -> list[AbstractSet[str]]:
     """Tell which kinds of answers a run did not have: it proves nothing about them."""
     return [kinds for kinds in KINDS if kinds.isdisjoint(seen)]
 

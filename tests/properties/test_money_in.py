@@ -344,18 +344,10 @@ class MoneyInOnPostgresql(MoneyIn):
     kind = databases.POSTGRESQL
 
 
-TestMoneyInOnPostgresql = MoneyInOnPostgresql.TestCase
-TestMoneyInOnPostgresql.settings = settings(
-    max_examples=10,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+_USUAL = settings(
+    stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-
 TestMoneyIn = MoneyIn.TestCase
-TestMoneyIn.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestMoneyIn.settings = settings(_USUAL, max_examples=40)
+TestMoneyInOnPostgresql = MoneyInOnPostgresql.TestCase
+TestMoneyInOnPostgresql.settings = settings(_USUAL, max_examples=10)

@@ -24,8 +24,8 @@ T0_S = T0 // 1000
 class Clock:
     """The store's clock; it moves when a test says so."""
 
-    def __init__(self) -> None:
-        self.now_ms = T0
+    def __init__(self, at_ms: int = T0) -> None:
+        self.now_ms = at_ms
 
     def __call__(self) -> int:
         return self.now_ms

@@ -35,6 +35,14 @@ def store(database: str, clock: Clock) -> Iterator[Store]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for archived calls."""
+    made = tmp_path / "archive"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
 def statements(store: Store) -> list[str]:
     """Every statement that the writer's connection executes."""
     done: list[str] = []

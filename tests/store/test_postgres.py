@@ -31,10 +31,8 @@ def url() -> str:
 
 
 @pytest.fixture
-def store(url: str, clock: Clock) -> Iterator[Store]:
-    opened = Store(url, clock_ms=clock)
-    yield opened
-    opened.close()
+def database(url: str) -> str:
+    return url
 
 
 @pytest.fixture

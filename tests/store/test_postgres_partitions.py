@@ -23,25 +23,18 @@ from guthaben.store.postgres_wire import Wire
 from guthaben.store.store import Store
 from tests import postgres
 from tests.store.bank import T0_S, Clock, hold, pay, problems, rows
-from tests.store.test_growth import DAY_MS, NAMES, folder, lived, ms, seen  # noqa: F401
+from tests.store.history import NAMES, Stopped, lived, ms, seen, stopping
 from tests.store.test_postgres_roles import APP_LOGIN, as_login
 
 
 @pytest.fixture
-def pg_url() -> str:
+def database() -> str:
     return postgres.fresh()
 
 
 @pytest.fixture
-def store(pg_url: str, clock: Clock) -> Iterator[Store]:
-    opened = Store(pg_url, clock_ms=clock)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def con(pg_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with connect(pg_url) as opened:
+def con(database: str) -> Iterator[psycopg.Connection[Any]]:
+    with connect(database) as opened:
         yield opened
 
 
@@ -55,6 +48,13 @@ def partitions(con: psycopg.Connection[Any]) -> set[str]:
 def where(con: psycopg.Connection[Any]) -> dict[str, str]:
     found = con.execute("SELECT key, tableoid::regclass::text FROM credit_call").fetchall()
     return dict(found)
+
+
+def with_months(store: Store, clock: Clock) -> None:
+    """Ten days of November whose calls lie in that month's partition."""
+    clock.now_ms = ms(2023, 11, 5)
+    store.grow()
+    lived(store, clock, 10)
 
 
 # ---- months
@@ -122,10 +122,7 @@ def test_usage_told_of_odd_times_makes_no_tables(store: Store, con: Any, clock: 
 
 
 def test_a_month_whose_calls_left_needs_no_partition(
-    store: Store,
-    con: Any,
-    clock: Clock,
-    folder: Path,  # noqa: F811
+    store: Store, con: Any, clock: Clock, folder: Path
 ) -> None:
     for month in (11, 12):
         clock.now_ms = ms(2023, month, 5)
@@ -151,24 +148,14 @@ def test_a_month_whose_calls_left_needs_no_partition(
 
 
 def test_a_month_with_unfinished_files_or_open_ends_stays(
-    store: Store,
-    con: Any,
-    clock: Clock,
-    folder: Path,  # noqa: F811
+    store: Store, con: Any, clock: Clock, folder: Path
 ) -> None:
-    clock.now_ms = ms(2023, 11, 5)
-    store.grow()
-    lived(store, clock, 10)
+    with_months(store, clock)
     ask = "SELECT credit_dissolve_month('2023-11-01', %s)"
     assert con.execute(ask, (ms(2024, 3, 10),)).fetchone() == (-1,)  # nothing was archived
     clock.now_ms = ms(2024, 3, 10)
-
-    def stop(step: str) -> None:
-        if step == "recorded":
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        growth.maintain(store, folder, 35, at=stop)
+    with pytest.raises(Stopped):
+        growth.maintain(store, folder, 35, at=stopping("recorded"))
     assert con.execute(ask, (ms(2024, 3, 10),)).fetchone() == (-1,)
     assert "credit_call_2023_11" in partitions(con)
 
@@ -200,29 +187,22 @@ def test_no_other_month_takes_a_key(store: Store, con: Any, clock: Clock) -> Non
 
 
 @pytest.fixture
-def served(pg_url: str, clock: Clock) -> Iterator[Store]:
+def served(database: str, clock: Clock) -> Iterator[Store]:
     """A server that runs with the rights of its role only."""
-    with connect(pg_url) as con:
+    with connect(database) as con:
         con.execute("BEGIN")
         assert postgres_roles.ensure(con)
         if not con.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (APP_LOGIN,)).fetchone():
             con.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(APP_LOGIN)))
         con.execute(f"GRANT {postgres_roles.APP} TO {APP_LOGIN}".encode())
         con.execute("COMMIT")
-    opened = Store(as_login(pg_url, APP_LOGIN), clock_ms=clock)
+    opened = Store(as_login(database, APP_LOGIN), clock_ms=clock)
     yield opened
     opened.close()
 
 
-def test_a_server_may_grow_and_archive(
-    served: Store,
-    con: Any,
-    clock: Clock,
-    folder: Path,  # noqa: F811
-) -> None:
-    clock.now_ms = ms(2023, 11, 5)
-    served.grow()
-    lived(served, clock, 10)
+def test_a_server_may_grow_and_archive(served: Store, con: Any, clock: Clock, folder: Path) -> None:
+    with_months(served, clock)
     before = seen(served)
     clock.now_ms = ms(2024, 3, 10)
     grew = growth.maintain(served, folder, 35)
@@ -251,9 +231,9 @@ def test_a_server_may_grow_and_archive(
         "CREATE TABLE mine PARTITION OF credit_call_ended FOR VALUES FROM (1) TO (2)",
     ],
 )
-def test_a_server_cannot_touch_partitions(pg_url: str, served: Store, statement: str) -> None:
+def test_a_server_cannot_touch_partitions(database: str, served: Store, statement: str) -> None:
     with (
-        psycopg.connect(as_login(pg_url, APP_LOGIN), autocommit=True) as raw,
+        psycopg.connect(as_login(database, APP_LOGIN), autocommit=True) as raw,
         pytest.raises(errors.InsufficientPrivilege),
     ):
         raw.execute(statement.encode())
@@ -419,11 +399,7 @@ def test_a_database_from_before_is_cut_with_all_that_it_holds(
 
 
 def test_copied_there_and_back_with_its_archive(
-    store: Store,
-    con: Any,
-    clock: Clock,
-    tmp_path: Path,
-    folder: Path,  # noqa: F811
+    store: Store, con: Any, clock: Clock, tmp_path: Path, folder: Path
 ) -> None:
     with closing(Store(f"sqlite:///{tmp_path}/a.db", clock_ms=clock)) as first:
         lived(first, clock)
@@ -445,4 +421,3 @@ def test_copied_there_and_back_with_its_archive(
         assert [row for row in seen(last) if row not in seen(store)] == []
         assert last.execute("ana", Reserve("k0", 100)).replayed
         assert growth.file_problems(last, folder) == []
-    assert DAY_MS
