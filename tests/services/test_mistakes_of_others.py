@@ -1,8 +1,8 @@
 """Mistakes that others made with money, each a test that their code fails.
 
-`MISTAKES` is the table: what they did, the test, and their code. Where the test stands here, our
-guard is taken out in this process, and the very test must then fail. Where the test stands with
-what it guards, their code is a mutant that names this test and no other.
+What they did and their code stand with the test: our guard is taken out in this process, and the
+very test must then fail. Where the test stands elsewhere, with what it guards, their code is a
+mutant that names this test and no other; `MUTANTS` is the table of those.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pytest
 import stripe
@@ -47,6 +47,31 @@ def paid(house: House) -> House:
     house.open_purchase()
     house.gateway.put("pi_1", metadata=metadata_of())
     return house
+
+
+# ---------------------------------------------------------------- what others did
+
+
+class Mistake(NamedTuple):
+    """What others did, the test of this module that their code fails, and their code."""
+
+    what: str
+    test: Callable[..., None]
+    naive: Callable[[pytest.MonkeyPatch], None]
+
+
+PATCHED: list[Mistake] = []
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def mistake(what: str, naive: Callable[[pytest.MonkeyPatch], None]) -> Callable[[Test], Test]:
+    """Write down what others did, and their code, with the test that their code fails."""
+
+    def noted(test: Test) -> Test:
+        PATCHED.append(Mistake(what, test, naive))
+        return test
+
+    return noted
 
 
 # ---------------------------------------------------------------- scenarios
@@ -120,6 +145,7 @@ def four_wrong_ways(house: House) -> int:
 # ---------------------------------------------------------------- the tests
 
 
+@mistake("double credit by checking before locking (AutoGPT 10672)", naive_code.no_registry)
 def test_checking_before_locking(paid: House) -> None:
     for _ in range(20):
         paid.post(paid.envelope(COMPLETED, page_of()))
@@ -135,18 +161,28 @@ def test_checking_before_locking(paid: House) -> None:
     assert (paid.credit(), paid.statuses(), paid.alarms()) == (TEN_USD, ["succeeded"], [])
 
 
+@mistake(
+    "a webhook's replay credits again (opencode 28402, pollinations 10621, chatwoot 12988)",
+    naive_code.no_registry,
+)
 def test_a_replayed_webhook(paid: House) -> None:
     assert replayed(paid) == TEN_USD
 
 
+@mistake("two different events of one payment (roomGPT 61)", naive_code.no_registry)
 def test_two_events_of_one_payment(paid: House) -> None:
     assert both_events(paid) == TEN_USD
 
 
+@mistake(
+    "an early return on a seen event id swallows a failed first try (LibreChat 13812)",
+    naive_code.seen_is_done,
+)
 def test_a_seen_event_whose_first_try_failed(paid: House) -> None:
     assert failed_first(paid) == TEN_USD
 
 
+@mistake("find, then insert a grant (gaia 772)", naive_code.no_registry)
 def test_find_then_insert(house: House) -> None:
     house.gateway.put("pi_1", metadata=metadata_of(""))  # no record of ours: everything is new
     for _ in range(12):
@@ -155,16 +191,24 @@ def test_find_then_insert(house: House) -> None:
     assert (house.credit(), len(house.rows("SELECT * FROM credit_grant"))) == (TEN_USD, 1)
 
 
+@mistake("success returned, balance never stored (eliza 9321)", naive_code.balance_not_stored)
 def test_success_means_that_it_is_stored(paid: House) -> None:
     assert paid.tell(COMPLETED, page_of()) == "done:credited"
     # As another process would see it.
     assert paid.rows("SELECT free_nano_usd FROM credit_grant") == [{"free_nano_usd": TEN_USD}]
 
 
+@mistake(
+    "refund and dispute handled one by one (eliza 10920, 10938, 10997, 11155)",
+    naive_code.disputes_one_by_one,
+)
 def test_refunds_and_disputes_are_one_equation(paid: House) -> None:
     assert four_wrong_ways(paid) == TEN_USD // 2
 
 
+@mistake(
+    "a refund of credit that is spent takes nothing (eliza 10938)", naive_code.debt_is_forgiven
+)
 def test_spent_credit_that_goes_back_is_not_forgotten(paid: House) -> None:
     paid.tell(COMPLETED, page_of())
     paid.guthaben.record_usage(PRACTICE, 10 * USD, key="all of it")
@@ -173,6 +217,10 @@ def test_spent_credit_that_goes_back_is_not_forgotten(paid: House) -> None:
     assert paid.figures() == (0, 0, 10 * USD)
 
 
+@mistake(
+    "Stripe's objects are no dicts, and tests with dicts are green (treg 159)",
+    naive_code.objects_are_dicts,
+)
 def test_stripes_own_objects_go_all_the_way(paid: House, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = {
         **INTENT, "status": "succeeded", "amount": CHF_30, "amount_received": CHF_30,
@@ -197,6 +245,10 @@ def test_stripes_own_objects_go_all_the_way(paid: House, monkeypatch: pytest.Mon
     assert tuple(row.values()) == (117, 2_883)
 
 
+@mistake(
+    "an unknown page answered 200: paid, never credited (one-api 355)",
+    naive_code.unknown_is_ignored,
+)
 @pytest.mark.parametrize("metadata", [
     metadata_of(), metadata_of("", practice_id=""), metadata_of("", paid_chf="1.00"),
 ], ids=["our id", "no practice", "another price"])  # fmt: skip
@@ -208,14 +260,17 @@ def test_an_unknown_page_is_never_forgotten(house: House, metadata: dict[str, st
     assert house.alarms() == ["payment_quarantined"]
 
 
+@mistake("`invoice.paid` credits a second time (sokosumi 1846)", naive_code.invoices_credit)
 def test_an_invoice_is_no_second_payment(paid: House) -> None:
     assert invoiced(paid) == TEN_USD
 
 
+@mistake("a purged dedupe table reopens replay (hackerai 521)", naive_code.no_registry)
 def test_a_purged_inbox_reopens_nothing(paid: House) -> None:
     assert purged(paid) == TEN_USD
 
 
+@mistake("a saved card without a customer (lago-api 3826)", naive_code.any_card_will_do)
 def test_a_card_without_a_customer_is_not_saved(house: House) -> None:
     about = {"id": "seti_1", "object": "setup_intent", "status": "succeeded", "customer": None,
              "payment_method": "pm_1",
@@ -224,115 +279,82 @@ def test_a_card_without_a_customer_is_not_saved(house: House) -> None:
     assert house.topups.settings(PRACTICE).card_saved is False
 
 
-# ---------------------------------------------------------------- the table
+# ---------------------------------------------------------------- their code
 
 
-class Mistake(NamedTuple):
-    """What others did, the test that their code fails, and their code.
-
-    The code is either a patch that takes our guard out in this process, for tests of this module,
-    or a mutant of `tests/mutants/mutants.toml`, which is made in a copy by `scripts.mutants`.
-    """
+class Mutant(NamedTuple):
+    """What others did, the test that their code fails, and its name in `mutants.toml`."""
 
     what: str
     test: str
-    naive: Callable[[pytest.MonkeyPatch], None] | str
+    name: str
 
 
-HERE = "tests/services/test_mistakes_of_others.py::"
 CLAIMS = "tests/services/test_auto_topup_claims.py::"
-MISTAKES = [
-    Mistake("double credit by checking before locking (AutoGPT 10672)",
-            HERE + "test_checking_before_locking", naive_code.no_registry),
-    Mistake("a webhook's replay credits again (opencode 28402, pollinations 10621, chatwoot 12988)",
-            HERE + "test_a_replayed_webhook", naive_code.no_registry),
-    Mistake("two different events of one payment (roomGPT 61)",
-            HERE + "test_two_events_of_one_payment", naive_code.no_registry),
-    Mistake("an early return on a seen event id swallows a failed first try (LibreChat 13812)",
-            HERE + "test_a_seen_event_whose_first_try_failed", naive_code.seen_is_done),
-    Mistake("find, then insert a grant (gaia 772)",
-            HERE + "test_find_then_insert", naive_code.no_registry),
-    Mistake("success returned, balance never stored (eliza 9321)",
-            HERE + "test_success_means_that_it_is_stored", naive_code.balance_not_stored),
-    Mistake("refund and dispute handled one by one (eliza 10920, 10938, 10997, 11155)",
-            HERE + "test_refunds_and_disputes_are_one_equation", naive_code.disputes_one_by_one),
-    Mistake("a refund of credit that is spent takes nothing (eliza 10938)",
-            HERE + "test_spent_credit_that_goes_back_is_not_forgotten",
-            naive_code.debt_is_forgiven),
-    Mistake("Stripe's objects are no dicts, and tests with dicts are green (treg 159)",
-            HERE + "test_stripes_own_objects_go_all_the_way", naive_code.objects_are_dicts),
-    Mistake("a cooldown is shown and not enforced (akash 3660)",
-            CLAIMS + "test_the_cooldown_ends_to_the_second", "others_cooldown_only_shown"),
-    Mistake("950 declines in a day (akash 3760)",
-            "tests/services/test_auto_topup_charges.py::"
-            "test_a_card_that_was_declined_is_not_charged_again_until_the_customer_acts",
-            "others_declines_go_on"),
-    Mistake("670 invoices from one card (autumn 2420)",
-            CLAIMS + "test_a_crowd_that_claims_again_and_again_gets_exactly_what_fits_the_cap",
-            "others_each_charge_is_below_the_cap"),
-    Mistake("an unknown page answered 200: paid, never credited (one-api 355)",
-            HERE + "test_an_unknown_page_is_never_forgotten", naive_code.unknown_is_ignored),
-    Mistake("`invoice.paid` credits a second time (sokosumi 1846)",
-            HERE + "test_an_invoice_is_no_second_payment", naive_code.invoices_credit),
-    Mistake("a purged dedupe table reopens replay (hackerai 521)",
-            HERE + "test_a_purged_inbox_reopens_nothing", naive_code.no_registry),
-    Mistake("a saved card without a customer (lago-api 3826)",
-            HERE + "test_a_card_without_a_customer_is_not_saved", naive_code.any_card_will_do),
-    Mistake("a header names the tenant (GHSA-2g96-86rw-qmvg)",
-            "tests/web/test_access.py::test_a_practice_header_that_contradicts_the_key_is_403",
-            "others_header_names_the_tenant"),
-    Mistake("leaked holds block paying users (LiteLLM 27639, 40050)",
-            "tests/services/test_handles.py::test_a_generator_that_is_closed_releases_its_call",
-            "others_left_generator_keeps_its_hold"),
-    Mistake("holds that nobody ends (LiteLLM 27639, 40050)",
-            "tests/domain/test_calls.py::test_expire_and_its_grace", "others_holds_for_ever"),
-    Mistake("no hold for audio (LiteLLM 35524)",
-            "tests/services_prices/test_request_bounds.py::test_transcriptions",
-            "others_audio_without_hold"),
-    Mistake("negative usage refills the quota (octopus 243)",
-            "tests/domain/test_calls.py::test_a_wrong_cost_is_refused_before_anything_else",
-            "others_negative_usage"),
-    Mistake("a month that is reset late by the offset (LiteLLM PR 38938)",
-            "tests/domain/test_period.py::test_the_month_is_zurichs", "utc_month"),
+MUTANTS = [
+    Mutant("a cooldown is shown and not enforced (akash 3660)",
+           CLAIMS + "test_the_cooldown_ends_to_the_second",
+           "others_cooldown_only_shown"),
+    Mutant("950 declines in a day (akash 3760)",
+           "tests/services/test_auto_topup_charges.py::"
+           "test_a_card_that_was_declined_is_not_charged_again_until_the_customer_acts",
+           "others_declines_go_on"),
+    Mutant("670 invoices from one card (autumn 2420)",
+           CLAIMS + "test_a_crowd_that_claims_again_and_again_gets_exactly_what_fits_the_cap",
+           "others_each_charge_is_below_the_cap"),
+    Mutant("a header names the tenant (GHSA-2g96-86rw-qmvg)",
+           "tests/web/test_access.py::test_a_practice_header_that_contradicts_the_key_is_403",
+           "others_header_names_the_tenant"),
+    Mutant("leaked holds block paying users (LiteLLM 27639, 40050)",
+           "tests/services/test_handles.py::test_a_generator_that_is_closed_releases_its_call",
+           "others_left_generator_keeps_its_hold"),
+    Mutant("holds that nobody ends (LiteLLM 27639, 40050)",
+           "tests/domain/test_calls.py::test_expire_and_its_grace",
+           "others_holds_for_ever"),
+    Mutant("no hold for audio (LiteLLM 35524)",
+           "tests/services_prices/test_request_bounds.py::test_transcriptions",
+           "others_audio_without_hold"),
+    Mutant("negative usage refills the quota (octopus 243)",
+           "tests/domain/test_calls.py::test_a_wrong_cost_is_refused_before_anything_else",
+           "others_negative_usage"),
+    Mutant("a month that is reset late by the offset (LiteLLM PR 38938)",
+           "tests/domain/test_period.py::test_the_month_is_zurichs",
+           "utc_month"),
 ]  # fmt: skip
-PATCHED = [one for one in MISTAKES if callable(one.naive)]
-MUTANTS = [one for one in MISTAKES if isinstance(one.naive, str)]
 
 
 @pytest.mark.usefixtures("database_kind")
-@pytest.mark.parametrize("mistake", PATCHED, ids=lambda one: one.what)
+@pytest.mark.parametrize("made", PATCHED, ids=lambda one: one.what)
 def test_their_code_fails_the_test(
-    mistake: Mistake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    made: Mistake, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = globals()[mistake.test.removeprefix(HERE)]
-    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    marks = [mark for mark in getattr(made.test, "pytestmark", []) if mark.name == "parametrize"]
     first = {mark.args[0]: mark.args[1][0] for mark in marks}
-    asked = [name for name in signature(test).parameters if name not in first]
+    asked = [name for name in signature(made.test).parameters if name not in first]
     given = {name: request.getfixturevalue(name) for name in asked if name != "monkeypatch"}
     with monkeypatch.context() as naive:
-        assert callable(mistake.naive)
-        mistake.naive(naive)
+        made.naive(naive)
         if "monkeypatch" in asked:
             given["monkeypatch"] = naive
         with pytest.raises(AssertionError):
-            test(**given, **first)
+            made.test(**given, **first)
     house = given.get("paid") or given["house"]
     house.charger.stop()
     house.guthaben.close()  # its books are wrong on purpose: nobody shall verify them
 
 
-@pytest.mark.parametrize("mistake", MUTANTS, ids=lambda one: one.what)
-def test_their_code_is_a_mutant_that_fails_the_test(mistake: Mistake) -> None:
+@pytest.mark.parametrize("made", MUTANTS, ids=lambda one: one.what)
+def test_their_code_is_a_mutant_that_fails_the_test(made: Mutant) -> None:
     """`make mutants` sees that the test kills it; here, that it can be made and is this test's."""
     found = {mutant.name: mutant for mutant in mutants.load()}
-    mutant = found[str(mistake.naive)]
-    assert mutant.tests == (mistake.test,)
+    mutant = found[made.name]
+    assert mutant.tests == (made.test,)
     assert (ROOT / mutant.file).read_text("utf-8").count(mutant.old) == 1
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda one: one.what)
-def test_what_is_named_exists(mistake: Mistake) -> None:
-    path, _, name = mistake.test.partition("::")
+@pytest.mark.parametrize("made", MUTANTS, ids=lambda one: one.what)
+def test_what_is_named_exists(made: Mutant) -> None:
+    path, _, name = made.test.partition("::")
     nodes = ast.walk(ast.parse((ROOT / path).read_text("utf-8")))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     assert name in {node.name for node in nodes if isinstance(node, kinds)}

@@ -249,7 +249,7 @@ def test_a_disk_that_fails_or_lies_takes_nothing(
         if broken == "write":
             patch.setattr(archive_files, "_batch", full)
         elif broken == "sync":
-            patch.setattr(archive_files, "_sync", full)
+            patch.setattr(archive_files, "sync", full)
         else:
             honest = archive_files.read
             patch.setattr(

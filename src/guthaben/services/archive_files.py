@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from guthaben.errors import ConfigError
 from guthaben.store import archive
 from guthaben.store.archive import Row
+from guthaben.store.durable import sync
 
 PAGE: Final = 2_000
 """Rows at a time: what one transaction moves."""
@@ -58,7 +59,7 @@ def write(path: Path, pages: Iterable[list[Row]]) -> Written:
                 reserved += sum(row[archive.RESERVED] for row in rows)
                 cost += sum(row[archive.COST] for row in rows)
                 writer.write_batch(_batch(rows))
-        _sync(being)
+        sync(being)
         found = sha256()
         for rows in read(being):
             _digest(found, rows)
@@ -66,7 +67,7 @@ def write(path: Path, pages: Iterable[list[Row]]) -> Written:
             raise ValueError(f"{path.name}: what was read back is not what was written")
         written = Written(calls, reserved, cost, being.stat().st_size, fingerprint(being))
         being.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         being.unlink(missing_ok=True)
     return written
@@ -106,12 +107,3 @@ def _batch(rows: list[Row]) -> Any:
 def _digest(into: Any, rows: list[Row]) -> None:
     for row in rows:
         into.update(repr(row).encode())
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from guthaben.errors import ConfigError, InvalidInput, StoreUnavailable
 from guthaben.store.connection import Location, Place, connect
 from guthaben.store.copying import Table, tables_from
+from guthaben.store.durable import sync
 from guthaben.store.session import Cursor, Grown
 from guthaben.store.sqlite_session import SqliteSession
 
@@ -104,10 +105,10 @@ class SqliteDatabase:
                 cursor.execute("BEGIN IMMEDIATE")
                 prepare(cursor)
                 cursor.execute("COMMIT")
-            _sync(part)
+            sync(part)
             os.link(part, target)
             part.unlink()
-            _sync(target.parent)
+            sync(target.parent)
         except (sqlite3.Error, OSError) as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -141,12 +142,3 @@ class SqliteDatabase:
                 self._idle.append(con)
                 return
         con.close()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
