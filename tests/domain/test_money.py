@@ -95,7 +95,6 @@ def test_a_float_leaves_as_people_write_it() -> None:
     assert money.float_from_nano_usd(6_666_700_000) == 6.6667  # times 1e-9 it would not be
     assert money.float_from_nano_usd(3_333_300_000) == 3.3333
     assert money.float_from_rappen(4_990) == 49.9
-    assert money.float_from_micros(1_500_000) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -152,11 +152,6 @@ def micros_from_float(seconds: float) -> int:
     return micros
 
 
-def float_from_micros(micros: int) -> float:
-    """Let microseconds leave over the edge as a float of seconds."""
-    return micros / 1_000_000
-
-
 def _ratio(value: object) -> tuple[int, int]:
     """Give the exact fraction of a number's shortest decimal, whatever the decimal context is."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):

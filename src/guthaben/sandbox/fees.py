@@ -3,7 +3,7 @@
 The numbers that stand here are an example in the size of a Swiss account's, not Stripe's tariff.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,7 +11,6 @@ from guthaben.sandbox.errors import ApiError, JsonObject
 from guthaben.sandbox.state import State
 
 _SETTING: Final = "fees"
-What = Literal["card", "twint", "dispute"]
 Share = Annotated[int, Field(ge=0, le=10_000)]
 Fixed = Annotated[int, Field(ge=0, le=100_000)]
 

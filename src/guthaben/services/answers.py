@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from guthaben.domain.calls import Call
-from guthaben.domain.grants import ALLOWANCE, PAID, PROMOTIONAL
 from guthaben.domain.journal import Account, Code, Transfer
 from guthaben.domain.topup import CreditEvent
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.services.requests import STATUS_NAMES
-
-KIND_NAMES = {ALLOWANCE: "allowance", PROMOTIONAL: "promotional", PAID: "paid"}
 
 
 @dataclass(frozen=True, slots=True)

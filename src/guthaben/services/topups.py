@@ -74,7 +74,6 @@ class Topups:
     def __init__(
         self, guthaben: Guthaben, gateway: PaymentGateway, *, livemode: bool | None = None
     ) -> None:
-        self._guthaben = guthaben
         self._store = guthaben.core.store
         self._gateway = gateway
         self._checkouts = Checkouts(self._store, gateway, livemode=livemode)

@@ -96,15 +96,6 @@ def of_payment(cursor: Cursor, payment_id: str) -> Case | None:
     return _case(row) if row else None
 
 
-def of_event(cursor: Cursor, practice_no: int, event_no: int) -> Case | None:
-    """Read the case of a credit event."""
-    row = cursor.execute(
-        f"{_SELECT} WHERE c.practice_no = ? AND c.event_no = ? AND c.event_no > 0",
-        (practice_no, event_no),
-    ).fetchone()
-    return _case(row) if row else None
-
-
 def page(
     cursor: Cursor,
     *,

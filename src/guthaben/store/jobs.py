@@ -106,8 +106,3 @@ def load_jobs(cursor: Cursor) -> list[JobRow]:
 def save_job(cursor: Cursor, row: JobRow) -> None:
     """Write how a job is doing, unless a later leader has written since."""
     cursor.execute(_UPSERT, row)
-
-
-def forget_job(cursor: Cursor, name: str) -> None:
-    """Delete what is known of a job that no longer exists."""
-    cursor.execute("DELETE FROM credit_job WHERE name = ?", (name,))

@@ -98,15 +98,6 @@ def of_payment(cursor: Cursor, payment_id: str) -> list[RefundRow]:
     return [row for one in found if (row := _row(one)) is not None]
 
 
-def by_provider_id(cursor: Cursor, payment_id: str, provider_refund_id: str) -> str:
-    """Tell our id of a refund the provider speaks of; empty where it is none of ours."""
-    row = cursor.execute(
-        "SELECT refund_id FROM credit_refund WHERE payment_id = ? AND provider_refund_id = ?",
-        (payment_id, provider_refund_id),
-    ).fetchone()
-    return str(row[0]) if row else ""
-
-
 def due(cursor: Cursor, now_s: int, limit: int) -> list[RefundRow]:
     """Read requests without an answer that are due to be asked for again."""
     found = cursor.execute(
