@@ -118,7 +118,7 @@ def topup_wait_s() -> int:
 
     Raises ConfigError for anything but a whole number from 0 to 10: a charge has no longer.
     """
-    return _whole("GUTHABEN_TOPUP_WAIT_S", 0, 0, 10)
+    return whole("GUTHABEN_TOPUP_WAIT_S", 0, 0, 10)
 
 
 def topup_limits_rappen() -> tuple[int, int]:
@@ -142,7 +142,7 @@ def checkout_open_s() -> int:
 
     Default 60, from 5 to 1440: Stripe itself closes a page after 24 hours.
     """
-    return 60 * _whole("GUTHABEN_CHECKOUT_OPEN_MINUTES", 60, 5, 1_440)
+    return 60 * whole("GUTHABEN_CHECKOUT_OPEN_MINUTES", 60, 5, 1_440)
 
 
 def checkout_methods() -> tuple[str, ...]:
@@ -259,7 +259,7 @@ def database_url() -> str | None:
 
 def writer_lanes() -> int:
     """How many writers share the practices of a PostgreSQL, 1 to 64; default one for two cores."""
-    return _whole("GUTHABEN_WRITER_LANES", max(1, (os.cpu_count() or 1) // 2), 1, 64)
+    return whole("GUTHABEN_WRITER_LANES", max(1, (os.cpu_count() or 1) // 2), 1, 64)
 
 
 def time_zone() -> str:
@@ -281,7 +281,7 @@ def host() -> str:
 
 def port() -> int:
     """The port the server listens at, 1 to 65535; default 8420."""
-    return _whole("GUTHABEN_PORT", 8420, 1, 65_535)
+    return whole("GUTHABEN_PORT", 8420, 1, 65_535)
 
 
 def public_url() -> str | None:
@@ -301,9 +301,8 @@ def log_level() -> str:
     """The lowest level that is logged; default INFO."""
     level = (_text("GUTHABEN_LOG_LEVEL") or "INFO").upper()
     if level not in _LOG_LEVELS:
-        raise ConfigError(
-            f"GUTHABEN_LOG_LEVEL must be one of {', '.join(sorted(_LOG_LEVELS))}, not {level!r}."
-        )
+        known = ", ".join(sorted(_LOG_LEVELS))
+        raise ConfigError(f"GUTHABEN_LOG_LEVEL must be one of {known}, not {level!r}.")
     return level
 
 
@@ -338,7 +337,7 @@ def mail() -> MailSettings | None:
         raise ConfigError("GUTHABEN_MAIL_FROM must be the address that e-mail comes from.")
     return MailSettings(
         host,
-        _whole("GUTHABEN_SMTP_PORT", 465 if security == "tls" else 587, 1, 65_535),
+        whole("GUTHABEN_SMTP_PORT", 465 if security == "tls" else 587, 1, 65_535),
         security,
         _text("GUTHABEN_SMTP_USER") or None,
         _text("GUTHABEN_SMTP_PASSWORD") or None,
@@ -375,9 +374,10 @@ def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
 
 
-def _whole(name: str, default: int, least: int, most: int) -> int:
+def whole(name: str, default: int, least: int, most: int) -> int:
+    """A whole number within bounds, from the variable of this name; raises ConfigError."""
     digits = _text(name) or str(default)
-    if not (digits.isascii() and digits.isdigit() and least <= int(digits[:7]) <= most):
+    if not re.fullmatch("[0-9]{1,12}", digits) or not least <= int(digits) <= most:
         raise ConfigError(f"{name} must be {least} to {most}, not {digits[:20]!r}.")
     return int(digits)
 

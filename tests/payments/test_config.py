@@ -148,6 +148,7 @@ def test_a_key_of_unknown_kind_is_refused_unquoted(env: Env, key: str) -> None:
     [
         *[("GUTHABEN_TIME_ZONE", zone) for zone in ("Mars/Base", "../etc/passwd", "Zürich", "/x")],
         *[("GUTHABEN_PORT", port) for port in ("0", "65536", "-1", "80.0", "²", "9" * 9, "http")],
+        ("GUTHABEN_PORT", "000842099999"),
         ("GUTHABEN_LOG_LEVEL", "loud"),
         *[("GUTHABEN_STRIPE_API_BASE", url) for url in ("x", "ftp://a", "http://", "http://[")],
         ("STRIPE_SECRET_KEY", "secret"),

@@ -141,7 +141,7 @@ def test_the_setting(monkeypatch: pytest.MonkeyPatch, given: str, days: int) -> 
     assert Retention.from_environment().event_days == days
 
 
-@pytest.mark.parametrize("given", ["6", "3651", "-1", "ninety", "9\u0661", "1e2"])
+@pytest.mark.parametrize("given", ["6", "3651", "-1", "ninety", "9\u0661", "1e2", "0009012345"])
 def test_a_setting_that_makes_no_sense_is_refused(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:

@@ -393,7 +393,7 @@ def test_what_stands_in_the_way_is_said(
         growth.maintain(store, tmp_path / "none", 35)
     with pytest.raises(ConfigError, match="35 days at least"):
         growth.maintain(store, tmp_path, 34)
-    for wrong in ("34", "0", "-1", "x", "３６", "99999999"):
+    for wrong in ("34", "0", "-1", "x", "３６", "99999999", "000040999999"):
         monkeypatch.setenv("GUTHABEN_ARCHIVE_AFTER_DAYS", wrong)
         with pytest.raises(ConfigError, match="35 to 36500"):
             growth.archive_after_days()

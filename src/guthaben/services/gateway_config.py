@@ -38,14 +38,6 @@ def upstream_key(name: str) -> str:
     return found
 
 
-def number(name: str, default: int, most: int) -> int:
-    """A whole number such as GUTHABEN_GATEWAY_TIMEOUT_S, from 1."""
-    digits = config.variable(name) or str(default)
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) <= most):
-        raise ConfigError(f"{name} must be from 1 to {most}, not {digits[:20]!r}.")
-    return int(digits)
-
-
 def charges_losses() -> bool:
     """Whether a call whose outcome nobody knows is charged as reserved; default yes."""
     return config.variable("GUTHABEN_GATEWAY_ON_LOSS").lower() != "release"

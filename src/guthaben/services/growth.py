@@ -38,12 +38,7 @@ class Grew(NamedTuple):
 
 def archive_after_days() -> int:
     """After how many days a month's calls may leave: GUTHABEN_ARCHIVE_AFTER_DAYS, default 400."""
-    digits = config.variable("GUTHABEN_ARCHIVE_AFTER_DAYS") or str(_DEFAULT_DAYS)
-    if not (digits.isascii() and digits.isdigit() and LEAST_DAYS <= int(digits[:6]) <= 36_500):
-        raise ConfigError(
-            f"GUTHABEN_ARCHIVE_AFTER_DAYS must be {LEAST_DAYS} to 36500, not {digits[:20]!r}."
-        )
-    return int(digits)
+    return config.whole("GUTHABEN_ARCHIVE_AFTER_DAYS", _DEFAULT_DAYS, LEAST_DAYS, 36_500)
 
 
 def nothing_happens(_step: str) -> None:

@@ -24,7 +24,7 @@ COUNTER_MONTH_DAYS: Final = 400
 DELIVERY_DAYS: Final = 400
 _EVENTS: Final = 500
 _PRACTICES: Final = 200
-_LEAST_DAYS, _MOST_DAYS = 7, 3_650
+_DEFAULT_DAYS, _LEAST_DAYS, _MOST_DAYS = 90, 7, 3_650
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,15 @@ class Forgotten:
 class Retention:
     """Forgets what is old; `event_days` 0 keeps the content of events for ever."""
 
-    event_days: int = 90
+    event_days: int = _DEFAULT_DAYS
 
     @classmethod
     def from_environment(cls) -> Self:
         """Read GUTHABEN_KEEP_EVENTS_DAYS: 0, or 7 to 3650; default 90."""
-        digits = config.variable("GUTHABEN_KEEP_EVENTS_DAYS") or "90"
-        days = int(digits[:5]) if digits.isascii() and digits.isdigit() else -1
-        if days and not _LEAST_DAYS <= days <= _MOST_DAYS:
-            raise ConfigError(
-                f"GUTHABEN_KEEP_EVENTS_DAYS must be 0 (for ever) or {_LEAST_DAYS} to {_MOST_DAYS}."
-            )
+        name = "GUTHABEN_KEEP_EVENTS_DAYS"
+        days = config.whole(name, _DEFAULT_DAYS, 0, _MOST_DAYS)
+        if 0 < days < _LEAST_DAYS:
+            raise ConfigError(f"{name} must be 0 (for ever) or {_LEAST_DAYS} to {_MOST_DAYS}.")
         return cls(days)
 
     def run(self, turn: Turn) -> Forgotten:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from guthaben import config
 from guthaben.services import gateway_config
 from guthaben.services.request_bounds import DEFAULT_OUTPUT_TOKENS
 from guthaben.services.upstreams import Upstreams, configured
@@ -30,13 +31,12 @@ class GatewaySettings:
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment. Raises `ConfigError` that says what to mend."""
-        number = gateway_config.number
-        tokens = number("GUTHABEN_GATEWAY_MAX_OUTPUT_TOKENS", DEFAULT_OUTPUT_TOKENS, 1_000_000)
+        tokens = ("GUTHABEN_GATEWAY_MAX_OUTPUT_TOKENS", DEFAULT_OUTPUT_TOKENS)
         return cls(
             upstreams=configured(),
-            timeout_s=number("GUTHABEN_GATEWAY_TIMEOUT_S", 600, 43_200),
-            drain_s=number("GUTHABEN_GATEWAY_DRAIN_S", 30, 3_600),
-            most_output_tokens=tokens,
+            timeout_s=config.whole("GUTHABEN_GATEWAY_TIMEOUT_S", 600, 1, 43_200),
+            drain_s=config.whole("GUTHABEN_GATEWAY_DRAIN_S", 30, 1, 3_600),
+            most_output_tokens=config.whole(*tokens, 1, 1_000_000),
             on_loss="charge" if gateway_config.charges_losses() else "release",
             topup_url=gateway_config.topup_url(),
         )
