@@ -140,6 +140,10 @@ class Call(NamedTuple):
         return self.cost_nano_usd - self.uncovered_nano_usd
 
 
+LEVELS: Final = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
+"""Of the Cycles protocol's subjects, outermost first."""
+
+
 class Told(NamedTuple):
     """What a client of the Cycles protocol said of its call: kept beside it, decides nothing."""
 

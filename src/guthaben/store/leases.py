@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from guthaben.domain.calls import Call, Operation, Told
+from guthaben.domain.calls import LEVELS, Call, Operation, Told
 from guthaben.domain.commands import Step, StepKind
 from guthaben.store import calls
 from guthaben.store.session import Cursor
 
-SUBJECT: Final = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
 MOST_LOOKED_AT: Final = 2_000
 """How many leases a page looks at before it is given as it is."""
 
@@ -110,10 +109,10 @@ def list_numbers(
 ) -> list[tuple[int, bool]]:
     """Read the numbers of the next leases, at most `MOST_LOOKED_AT`, and whether each fits.
 
-    `subject` holds the wanted levels of `SUBJECT`; `start_no` is the first number looked at.
+    `subject` holds the wanted ones of `LEVELS`; `start_no` is the first number looked at.
     """
-    fits = " AND ".join([f"l.{name} = ?" for name in SUBJECT if name in subject]) or "1 = 1"
-    wanted = [subject[name] for name in SUBJECT if name in subject]
+    fits = " AND ".join([f"l.{name} = ?" for name in LEVELS if name in subject]) or "1 = 1"
+    wanted = [subject[name] for name in LEVELS if name in subject]
     edge = "" if start_no is None else f" AND l.call_no {'>=' if ascending else '<='} ?"
     opened = (
         " AND l.call_no IN (SELECT call_no FROM credit_call WHERE practice_no = ? AND status = 1)"

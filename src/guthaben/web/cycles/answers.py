@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from guthaben.domain.calls import Call, Told
+from guthaben.domain.calls import LEVELS, Call, Told
 from guthaben.domain.money import NANO_PER_MICROCENT
 from guthaben.services.cycles import Funds, status_of
 from guthaben.store.leases import Lease
-from guthaben.web.cycles.bodies import LEVELS, UNIT
+from guthaben.web.cycles.bodies import UNIT
 
 Body = dict[str, Any]
 _PROJECTED: Final = ("metadata", "committed_metadata")
@@ -121,7 +121,7 @@ def lease(found: Lease, reservation_id: str, now_ms: int, projected: frozenset[s
     """Show a reservation; `projected` names the heavy fields that are wanted."""
     call, told = found.call, found.told
     rest: Mapping[str, Any] = json.loads(told.rest) if told.rest else {}
-    levels = told[1:7]
+    levels = [getattr(told, name) for name in LEVELS]
     affected = scopes(levels)
     status = status_of(call, now_ms)
     body: Body = {

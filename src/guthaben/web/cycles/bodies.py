@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NamedTuple
 
-from guthaben.domain.calls import Overage
+from guthaben.domain.calls import LEVELS, Overage
 from guthaben.domain.money import MAX_COMMAND_NANO_USD, NANO_PER_MICROCENT
 from guthaben.services.checks import MAX_COUNT
 from guthaben.web.cycles.errors import Denial, invalid
 from guthaben.web.cycles.reading import MAX_INT64, an_object, canonical, number, only, text
 
 UNIT: Final = "USD_MICROCENTS"
-LEVELS: Final = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
 MAX_TTL_MS: Final = 86_400_000
 _UNITS: Final = frozenset({UNIT, "TOKENS", "CREDITS", "RISK_POINTS"})
 _LEVEL: Final = re.compile(r"[a-zA-Z0-9_.-]+")
@@ -84,8 +83,8 @@ class Ended(NamedTuple):
     key: str
     amount: Amount | None
     by_ms: int
-    tokens: tuple[int, int, str]
-    """Input and output tokens and the model's version, as a commit's metrics say."""
+    tokens: tuple[int, int]
+    """Input and output tokens, as a commit's metrics say."""
     rest: dict[str, Any]
 
 
@@ -125,13 +124,12 @@ def committing(found: dict[str, Any]) -> Ended:
     """Read a commit."""
     only(found, "The body", _COMMIT | {"metrics", "metadata"}, _COMMIT)
     rest = _kept(found)
-    tokens = (0, 0, "")
+    tokens = (0, 0)
     if "metrics" in found:
         metrics = rest["metrics"] = _metrics(found["metrics"])
         tokens = (
             min(MAX_COUNT, metrics.get("tokens_input", 0)),
             min(MAX_COUNT, metrics.get("tokens_output", 0)),
-            metrics.get("model_version", ""),
         )
     return Ended(_key(found), _amount(found["actual"], "actual"), 0, tokens, rest)
 
@@ -140,14 +138,14 @@ def release(found: dict[str, Any]) -> Ended:
     """Read a release."""
     only(found, "The body", _KEY | {"reason"}, _KEY)
     rest = {"reason": text(found, "reason", 256, "")} if "reason" in found else {}
-    return Ended(_key(found), None, 0, (0, 0, ""), rest)
+    return Ended(_key(found), None, 0, (0, 0), rest)
 
 
 def extension(found: dict[str, Any]) -> Ended:
     """Read an extension."""
     only(found, "The body", _EXTEND | {"metadata"}, _EXTEND)
     by_ms = number(found, "extend_by_ms", 1, MAX_TTL_MS, None)
-    return Ended(_key(found), None, by_ms, (0, 0, ""), _kept(found))
+    return Ended(_key(found), None, by_ms, (0, 0), _kept(found))
 
 
 def _key(found: dict[str, Any]) -> str:
@@ -198,6 +196,12 @@ def level(name: str, value: object) -> str:
     if type(value) is not str or len(value) > 128 or not _LEVEL.fullmatch(value):
         raise invalid(f"{name} must be 1 to 128 of the characters a-z A-Z 0-9 _ . -")
     return value
+
+
+def same_tenant(named: str, tenant: str) -> None:
+    """Let nobody name a tenant that is not the key's; no name at all means it."""
+    if named and named != tenant:
+        raise Denial("FORBIDDEN", "The tenant named is not the API key's.")
 
 
 def _tags(value: object) -> list[str]:

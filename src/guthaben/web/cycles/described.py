@@ -12,7 +12,8 @@ from typing import Any, Final
 from fastapi import Security
 from fastapi.security import APIKeyHeader
 
-from guthaben.web.cycles.bodies import LEVELS, MAX_TTL_MS
+from guthaben.domain.calls import LEVELS
+from guthaben.web.cycles.bodies import MAX_TTL_MS
 from guthaben.web.cycles.errors import STATUS
 
 Schema = dict[str, Any]

@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, get_args
 
+from guthaben.domain.calls import LEVELS
 from guthaben.services.cycles import Status, Wanted, fits
 from guthaben.web.cycles.answers import ALL_FIELDS
-from guthaben.web.cycles.bodies import LEVELS
-from guthaben.web.cycles.errors import Denial, invalid
+from guthaben.web.cycles.bodies import same_tenant
+from guthaben.web.cycles.errors import invalid
 
 __all__ = ["Wanted", "fits", "limit", "page", "projected", "start", "wanted"]
 
@@ -30,8 +31,7 @@ _MOST: Final = 200
 def wanted(query: Mapping[str, str], tenant: str) -> Wanted:
     """Read the filters; blank ones count as none."""
     subject = {name: query[name] for name in LEVELS if query.get(name)}
-    if subject.get("tenant", tenant) != tenant:
-        raise Denial("FORBIDDEN", "The tenant named is not the API key's.")
+    same_tenant(subject.get("tenant", ""), tenant)
     status = query.get("status") or None
     if status is not None and status not in _STATUSES:
         raise invalid(f"status must be one of {', '.join(_STATUSES)}.")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from guthaben.domain.auto_topup import LACK_OF_CREDIT
-from guthaben.domain.calls import NO_USAGE, Call, Origin, Told, Usage
+from guthaben.domain.calls import LEVELS, NO_USAGE, Call, Origin, Told, Usage
 from guthaben.domain.commands import (
     Command,
     LeaseAsk,
@@ -26,10 +26,11 @@ from guthaben.domain.commands import (
     Step,
     StepKind,
 )
+from guthaben.domain.money import NANO_PER_MICROCENT
 from guthaben.services.api_keys import Credential
 from guthaben.services.cycles import Cycles, Owner, call_key, status_of
 from guthaben.web.cycles import answers, bodies, described, listing
-from guthaben.web.cycles.bodies import LEVELS, Ended, Planned
+from guthaben.web.cycles.bodies import Ended, Planned
 from guthaben.web.cycles.errors import REASON_CODE, Denial, invalid, refusal
 from guthaben.web.cycles.lean import Answer, Exchange, LeanRoute
 from guthaben.web.cycles.reading import canonical
@@ -85,7 +86,7 @@ class CyclesRoutes:
         ended = bodies.committing(await ask.read())
         owner = await self._owned(ask)
         assert ended.amount is not None
-        cost = ended.amount.nano_usd(f"tenant:{ask.tenant}")
+        cost = ended.amount.nano_usd(_scope(ask))
         usage, told = _usage_told(ended), bodies.written(ended.rest)
         command = LeaseCommit(call_key(ended.key), owner.call_no, cost, usage, told)
         return 200, answers.committed(_call_of(await self._do("cycles_commit", ask, command)))
@@ -161,7 +162,7 @@ class CyclesRoutes:
         listing.limit(query)
         if not any(query.get(name) for name in LEVELS):
             raise invalid(f"Name at least one of {', '.join(LEVELS)}.")
-        self._same_tenant(ask, query.get("tenant", ""))
+        bodies.same_tenant(query.get("tenant", ""), ask.tenant)
         funds = await asyncio.to_thread(self._cycles.funds, ask.tenant)
         return 200, {"balances": [answers.balance(ask.tenant, funds)], "has_more": False}
 
@@ -201,16 +202,11 @@ class CyclesRoutes:
             raise Denial("UNAUTHORIZED", "Send a valid API key: X-Cycles-API-Key: gh_...")
         return found
 
-    def _same_tenant(self, ask: Exchange, named: str) -> None:
-        if named and named != ask.tenant:
-            raise Denial("FORBIDDEN", "The tenant named is not the API key's.")
-
     def _meant(self, ask: Exchange, planned: Planned) -> tuple[tuple[str, ...], int]:
         """Give the subject's levels, the tenant's own first, and the amount in nano-USD."""
-        self._same_tenant(ask, planned.subject.levels[0])
-        return (ask.tenant, *planned.subject.levels[1:]), planned.amount.nano_usd(
-            f"tenant:{ask.tenant}"
-        )
+        named, *inner = planned.subject.levels
+        bodies.same_tenant(named, ask.tenant)
+        return (ask.tenant, *inner), planned.amount.nano_usd(_scope(ask))
 
     async def _number(self, ask: Exchange) -> int:
         known = self._cycles.known_number(ask.tenant)
@@ -235,7 +231,10 @@ class CyclesRoutes:
         amount: int,
         kind: StepKind,
     ) -> Answer:
-        asked = (planned.kind, planned.name, planned.rest, *planned[6:])
+        asked = (
+            planned.kind, planned.name, planned.rest, planned.ttl_ms, planned.grace_ms,
+            planned.overage_policy, planned.dry_run,
+        )  # fmt: skip
         question = canonical([levels, asked])
         command = LeaseAsk(call_key(planned.key), int(kind), amount, question, _origin(ask, levels))
         outcome = await self._do(f"cycles_{kind.name.lower()}", ask, command)
@@ -256,8 +255,8 @@ class CyclesRoutes:
         details: dict[str, Any] | None = None
         if outcome.reason in _TOLD:
             details = {
-                "scope": f"tenant:{ask.tenant}",
-                "remaining": outcome.available_nano_usd // 10,
+                "scope": _scope(ask),
+                "remaining": outcome.available_nano_usd // NANO_PER_MICROCENT,
                 "unit": bodies.UNIT,
             }
         raise refusal(outcome.reason, details)
@@ -274,6 +273,11 @@ class CyclesRoutes:
         return listing.page(
             "reservations", [self._shown(number, found, projected)] if fit else [], None, wanted
         )
+
+
+def _scope(ask: Exchange) -> str:
+    """Name the one scope that has a budget."""
+    return f"tenant:{ask.tenant}"
 
 
 def _call_of(outcome: Outcome) -> Call:
@@ -304,7 +308,7 @@ def _usage_of(planned: Planned) -> Usage:
 
 
 def _usage_told(ended: Ended) -> Usage:
-    ins, outs, _version = ended.tokens
+    ins, outs = ended.tokens
     if not (ins or outs):
         return NO_USAGE
     return Usage(input_tokens=ins, output_tokens=outs, total_tokens=ins + outs)
@@ -313,7 +317,7 @@ def _usage_told(ended: Ended) -> Usage:
 def router(services: Services) -> APIRouter:
     """Make the routes; the hottest first."""
     routes = CyclesRoutes(services)
-    api = APIRouter(prefix="", tags=["cycles"])
+    api = APIRouter(tags=["cycles"])
     table = (
         ("POST", "/v1/reservations", routes.create),
         ("POST", "/v1/reservations/{reservation_id}/commit", routes.commit),
