@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
@@ -26,6 +26,9 @@ from guthaben.store import connection, postgres_partitions
 from guthaben.store.copying import Table, tables_from
 from guthaben.store.postgres_schema import IDENTITIES, go_on
 from guthaben.store.session import Cursor, Grown
+
+if TYPE_CHECKING:
+    from guthaben.store.postgres_session import PostgresSession
 
 T = TypeVar("T")
 READERS = 8
@@ -161,7 +164,7 @@ class PostgresDatabase:
             found = con.execute("SELECT to_regclass('credit_migration')").fetchone()
         return found != (None,)
 
-    def session(self, now_s: Callable[[], int]) -> Any:
+    def session(self, now_s: Callable[[], int]) -> PostgresSession:
         """Open a writing connection, migrating the database."""
         from guthaben.store.postgres_session import PostgresSession
 

@@ -17,7 +17,7 @@ from guthaben.store import postgres_partitions
 APP, READER = "guthaben_app", "guthaben_reader"
 APPEND_ONLY = ("credit_transfer", "credit_key", "credit_payment", "credit_migration",
                "credit_call_registry", "credit_archived_call")  # fmt: skip
-"""Tables of which the servers' role may only add rows, or, of the last, not even that."""
+"""Tables of which the servers' role may only add rows, or, of `credit_migration`, not even that."""
 READABLE = {
     "credit_practice": (),
     "credit_grant": (),

@@ -69,8 +69,10 @@ class Cursor(Protocol):
 class Session(Protocol):
     """The one writing connection of a writer; opened when needed, opened anew after a failure."""
 
-    cache: Cache
-    """States kept between transactions of this connection."""
+    @property
+    def cache(self) -> Cache:
+        """States kept between transactions of this connection."""
+        ...
 
     def turn(self) -> AbstractContextManager[None]:
         """Wait for this process's turn, where processes take turns."""
