@@ -9,11 +9,10 @@ answered here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import stripe
 
@@ -36,6 +35,7 @@ from guthaben.payments.facts import (
     warning_facts,
 )
 from guthaben.payments.reading import flag, read, text, whole
+from guthaben.plain_json import PlainJson, UnclearJson
 
 __all__ = [
     "LARGEST_BODY",
@@ -52,6 +52,7 @@ __all__ = [
 TOLERANCE_S: Final = 300
 LARGEST_BODY: Final = 1_000_000
 _LONGEST_HEADER: Final = 4_096
+_JSON: Final = PlainJson(most_digits=40, fraction=str)
 _TIME: Final = re.compile(r"[0-9]{1,11}")
 
 EventFacts = (
@@ -120,7 +121,7 @@ def authentic(
         raise WebhookRejected("signature_too_old")
     if signed_at_s - now_s > TOLERANCE_S:
         raise WebhookRejected("signature_from_future")
-    return event_of(_strict_json(body))
+    return event_of(_object_of(body))
 
 
 def not_for_us(event: WebhookEvent, *, livemode_expected: bool | None, account: str | None) -> str:
@@ -200,30 +201,14 @@ def _is_signed_with(secret: str, body: bytes, header: str | None) -> bool:
 # ---------------------------------------------------------------- the body
 
 
-def _strict_json(body: bytes) -> dict[str, Any]:
+def _object_of(body: bytes) -> dict[str, Any]:
     try:
-        decoded = json.loads(
-            body.decode("utf-8"),
-            parse_float=str,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_without_duplicates,
-        )
-    except (ValueError, RecursionError):
+        decoded = _JSON.value(body)
+    except UnclearJson:
         raise WebhookRejected("body_not_json", authentic=True) from None
     if not isinstance(decoded, dict):
         raise WebhookRejected("body_not_an_object", authentic=True)
     return decoded
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
 
 
 def event_of(payload: dict[str, Any]) -> WebhookEvent:

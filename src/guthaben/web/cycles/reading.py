@@ -1,7 +1,7 @@
 """Strict reading for the Cycles protocol: one JSON object, known fields, their types and bounds.
 
-Law: what two readers could understand differently is refused: names that occur twice, NaN, texts
-that no database keeps (NUL, halves of characters). Fields mean nothing here; see `bodies`.
+Law: a body is as `plain_json` says, and holds no text that no database keeps (NUL, halves of
+characters). Fields mean nothing here; see `bodies`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 import re
 from typing import Any, Final
 
+from guthaben.plain_json import PlainJson, UnclearJson
 from guthaben.web.cycles.errors import invalid
-from guthaben.web.strict_json import StrictDecoder, UnclearJson
 
 MAX_INT64: Final = 2**63 - 1
-_STRICT: Final = StrictDecoder(most_digits=40, fractions=True)
+_JSON: Final = PlainJson(most_digits=40)
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
@@ -24,7 +24,7 @@ _BAD = re.compile("[\x00\ud800-\udfff]")
 def decode(raw: bytes) -> dict[str, Any]:
     """Decode one strict JSON object."""
     try:
-        found = _STRICT.decode(raw)
+        found = _JSON.object(raw)
     except UnclearJson as error:
         raise invalid(str(error)) from error
     if (b"\\u" in raw and _BAD.search(json.dumps(found, ensure_ascii=False))) or b"\\u0000" in raw:
