@@ -16,7 +16,7 @@ from guthaben.services.consent_texts import Terms
 from guthaben.services.topups import LEAST_RAPPEN, MOST_CAP_RAPPEN, MOST_RAPPEN
 from guthaben.texts import LANGUAGES
 from guthaben.web import models, topup_models
-from guthaben.web.credit import RESULT_PATH, SETTINGS_OF, SETUP, CreditRoutes
+from guthaben.web.credit import RESULT_PATH, SETUP, CreditRoutes
 from guthaben.web.deps import Services
 from guthaben.web.problems import switched_off
 from guthaben.web.routing import add, answer, new_router, read_query
@@ -53,12 +53,8 @@ class AutoTopupRoutes(CreditRoutes):
         """
         caller = await self._services.access.caller(request, "credit")
         options = read_query(request, CONSENT_TEXT)
-        topups = self._services.payments.topups
-        known = await self._services.slowly(topups.settings, caller.practice_id)
-        numbers = {
-            field: options.get(name, getattr(known, field)) for name, field in SETTINGS_OF.items()
-        }
-        version, words = topups.consent_text(options["language"], Terms(**numbers))
+        terms = Terms(**await self._numbers(caller.practice_id, options))
+        version, words = self._services.payments.topups.consent_text(options["language"], terms)
         return answer({"version": version, "language": options["language"], "text": words})
 
     async def card_text(self, request: Request) -> Response:
@@ -80,7 +76,7 @@ class AutoTopupRoutes(CreditRoutes):
         start = await self._services.slowly(
             self._services.payments.topups.start_replacement,
             caller.practice_id,
-            **self._page(options, RESULT_PATH),
+            **self._ways_back(options, RESULT_PATH),
         )
         self._services.metrics.command("topup", "ok")
         return answer({"checkout_url": start.url, "topup_id": start.topup_id}, 201)

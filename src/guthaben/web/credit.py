@@ -28,7 +28,7 @@ from guthaben.web import models, topup_models, views
 from guthaben.web.access import Caller, Scope
 from guthaben.web.call_shapes import NO_QUERY, NUMBERED
 from guthaben.web.deps import Services
-from guthaben.web.problems import Problem, invalid, switched_off
+from guthaben.web.problems import Problem, switched_off
 from guthaben.web.routing import add, answer, new_router, read_query, speak_to
 from guthaben.web.shapes import (
     Field,
@@ -37,11 +37,11 @@ from guthaben.web.shapes import (
     choice,
     flag,
     integer,
-    is_web_address,
     needed,
     text,
     url,
     usd,
+    ways_back,
 )
 from guthaben.web.strict_json import read_object
 
@@ -215,7 +215,7 @@ class CreditRoutes:
             save_card=options.get("save_card", False),
             card_text_version=options.get("save_card_text_version", CARD_TEXT_VERSION),
             actor=caller.key_id,
-            **self._page(options, RESULT_PATH),
+            **self._ways_back(options, RESULT_PATH),
         )
         self._services.metrics.command("topup", "ok")
         return answer({"checkout_url": start.url, "topup_id": start.topup_id}, 201)
@@ -230,19 +230,12 @@ class CreditRoutes:
         start = await self._services.slowly(
             self._services.payments.topups.start_setup,
             caller.practice_id,
-            **self._page(options, PORTAL_PATH),
+            **self._ways_back(options, PORTAL_PATH),
         )
         return answer({"checkout_url": start.url, "topup_id": None}, 201)
 
-    def _page(self, options: dict[str, Any], own_path: str) -> dict[str, Any]:
-        home = self._services.public_url
-        urls = {}
-        for name, suffix in (("success_url", ""), ("cancel_url", "?back=1")):
-            target = options.get(name) or (f"{home}{own_path}{suffix}" if home else "")
-            if not is_web_address(target):
-                raise invalid(f"{name} is missing.", field=name)
-            urls[name] = target
-        return {**urls, "locale": options.get("language")}
+    def _ways_back(self, options: dict[str, Any], own_path: str) -> dict[str, Any]:
+        return ways_back(options, self._services.public_url, (own_path, f"{own_path}?back=1"))
 
     async def usage(self, request: Request) -> Response:
         """Tell what was used in the last thirty days, by day and by model."""
@@ -302,20 +295,24 @@ class CreditRoutes:
         """
         caller = await self._caller(request, "credit")
         options = AUTO_TOPUP.read(await read_object(request))
-        topups = self._services.payments.topups
-        known = await self._services.slowly(topups.settings, caller.practice_id)
-        numbers = {
-            field: options.get(name, getattr(known, field)) for name, field in SETTINGS_OF.items()
-        }
         change = AutoTopupChange(
             enabled=options["enabled"],
             consent_text_version=options.get("consent_text_version", ""),
             language=options.get("language", "de"),
             actor=caller.key_id,
-            **numbers,
+            **await self._numbers(caller.practice_id, options),
         )
-        changed = await self._services.slowly(topups.change_settings, caller.practice_id, change)
+        changed = await self._services.slowly(
+            self._services.payments.topups.change_settings, caller.practice_id, change
+        )
         return answer(views.auto_topup(changed))
+
+    async def _numbers(self, practice_id: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Give the numbers of an automatic top-up: as they are sent, else as they are set."""
+        known = await self._services.slowly(self._services.payments.topups.settings, practice_id)
+        return {
+            field: options.get(name, getattr(known, field)) for name, field in SETTINGS_OF.items()
+        }
 
 
 def router(services: Services) -> APIRouter:

@@ -20,17 +20,17 @@ from guthaben.texts import LANGUAGES
 from guthaben.web import licence_views, models
 from guthaben.web.call_shapes import NO_QUERY
 from guthaben.web.deps import Services
-from guthaben.web.problems import invalid, switched_off
+from guthaben.web.problems import switched_off
 from guthaben.web.routing import add, answer, new_router, read_query
 from guthaben.web.shapes import (
     Shape,
     choice,
     integer,
-    is_web_address,
     needed,
     text,
     url,
     usd,
+    ways_back,
 )
 from guthaben.web.strict_json import read_object
 
@@ -104,20 +104,10 @@ class LicenceRoutes:
             caller.practice_id,
             options["plan"],
             quantity=options.get("quantity", 1),
-            **self._page(options),
+            **ways_back(options, self._services.public_url, ("/", "/")),
         )
         self._services.metrics.command("license", "ok")
         return answer({"checkout_url": start.url, "order_id": start.order_id}, 201)
-
-    def _page(self, options: dict[str, Any]) -> dict[str, Any]:
-        home = self._services.public_url
-        urls = {}
-        for name in ("success_url", "cancel_url"):
-            target = options.get(name) or (f"{home}/" if home else "")
-            if not is_web_address(target):
-                raise invalid(f"{name} is missing.", field=name)
-            urls[name] = target
-        return {**urls, "locale": options.get("language")}
 
     # ---- for operators
 

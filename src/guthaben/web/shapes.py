@@ -225,3 +225,18 @@ def is_web_address(value: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and named and "@" not in parts.netloc
+
+
+def ways_back(
+    options: Mapping[str, Any], home: str | None, paths: tuple[str, str]
+) -> dict[str, Any]:
+    """Say where a provider's page leads after success and after turning back, and its language.
+
+    `paths` of our own pages are for who names no address.
+    """
+    told: dict[str, Any] = {"locale": options.get("language")}
+    for name, path in zip(("success_url", "cancel_url"), paths, strict=True):
+        told[name] = options.get(name) or (f"{home}{path}" if home else "")
+        if not is_web_address(told[name]):
+            raise invalid(f"{name} is missing.", field=name)
+    return told
