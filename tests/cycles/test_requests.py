@@ -185,17 +185,24 @@ async def test_what_the_file_does_not_allow_is_refused_and_changes_nothing(
     assert server.guthaben.calls(TENANT) == []
 
 
+SOUND = json.dumps({**BODY, "metadata": {"x": "y"}})
+
+
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b"\xff", b'{"a":NaN}', b'{"a":1,"a":1}', b"9" * 50, b"[" * 9_000,
-     b"x" * 65_537,
-     json.dumps({**BODY, "metadata": {"x": "y"}}).replace('"y"', "1e999").encode()],
+    [b"", b"{", b"[]", b"\xff", b"9" * 50, b"[" * 9_000, b"x" * 65_537,
+     SOUND.replace('"x": "y"', '"x": "y", "x": "z"').encode(),
+     SOUND[:-1].encode() + b', "idempotency_key": "k"}',
+     *(SOUND.replace('"y"', odd).encode()
+       for odd in ("NaN", "-Infinity", "1e999", "9" * 50, '"\\u0000"', '"\\ud800"'))],
 )  # fmt: skip
 async def test_what_is_no_sound_json_is_refused(server: Server, raw: bytes) -> None:
     server.fund(10_000)
-    sent = {"Content-Type": "application/json"}
-    answer = await server.client().post("/v1/reservations", content=raw, headers=sent)
+    client, sent = server.client(), {"Content-Type": "application/json"}
+    answer = await client.post("/v1/reservations", content=raw, headers=sent)
     assert code(answer) == (400, "INVALID_REQUEST")
+    answer = await client.post("/v1/reservations", content=SOUND, headers=sent)
+    assert answer.status_code == 200, "and nothing else was wrong with it"
 
 
 async def test_other_encodings_and_a_second_key_are_refused(server: Server) -> None:
