@@ -23,10 +23,10 @@ from guthaben.errors import GuthabenError
 from guthaben.web.cycles.errors import Denial, invalid
 from guthaben.web.cycles.reading import decode
 from guthaben.web.routing import Endpoint, request_id
+from guthaben.web.strict_json import MAX_BODY
 
 log = logging.getLogger("guthaben.web")
 
-MAX_BODY: Final = 65_536
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _TRACE_ID: Final = re.compile(rb"[0-9a-f]{32}")
