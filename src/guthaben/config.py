@@ -199,10 +199,7 @@ def stripe_cancel_url() -> str | None:
 
 def stripe_api_base() -> str | None:
     """Where the sandbox stands in for Stripe; None means Stripe itself."""
-    url = _text("GUTHABEN_STRIPE_API_BASE").rstrip("/")
-    if url and not _is_http_url(url):
-        raise ConfigError("GUTHABEN_STRIPE_API_BASE must be a URL such as http://127.0.0.1:8421.")
-    return url or None
+    return web_address("GUTHABEN_STRIPE_API_BASE").rstrip("/") or None
 
 
 def livemode_expected() -> bool | None:
@@ -268,9 +265,8 @@ def time_zone() -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, LookupError) as error:
-        raise ConfigError(
-            f"GUTHABEN_TIME_ZONE {name!r} is no known time zone; use a name such as Europe/Zurich."
-        ) from error
+        known = "use a name such as Europe/Zurich"
+        raise ConfigError(f"GUTHABEN_TIME_ZONE {name!r} is unknown: {known}.") from error
     return name
 
 
@@ -286,10 +282,7 @@ def port() -> int:
 
 def public_url() -> str | None:
     """Where customers reach the server, without a slash at the end; raises ConfigError for none."""
-    found = _text("GUTHABEN_PUBLIC_URL").rstrip("/")
-    if found and not _is_http_url(found):
-        raise ConfigError("GUTHABEN_PUBLIC_URL must be an http or https URL.")
-    return found or None
+    return web_address("GUTHABEN_PUBLIC_URL").rstrip("/") or None
 
 
 def variable(name: str) -> str:
@@ -382,6 +375,18 @@ def whole(name: str, default: int, least: int, most: int) -> int:
     return int(digits)
 
 
+def web_address(name: str) -> str:
+    """An http or https URL, from the variable of this name; "" if not set; raises ConfigError."""
+    found = _text(name)
+    try:
+        is_one = urlsplit(found).scheme in ("http", "https") and bool(urlsplit(found).hostname)
+    except ValueError:
+        is_one = False
+    if found and not is_one:
+        raise ConfigError(f"{name} must be a URL such as https://credit.example.com.")
+    return found
+
+
 def _shaped(name: str, shape: str) -> str:
     if (found := _text(name)) and not re.fullmatch(shape, found):
         raise ConfigError(f"{name} must look like {shape}.")
@@ -390,11 +395,3 @@ def _shaped(name: str, shape: str) -> str:
 
 def _switched_on(name: str) -> bool:
     return _text(name).lower() in _ON
-
-
-def _is_http_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -213,3 +213,10 @@ def test_without_providers_the_gateway_says_so(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("GUTHABEN_GATEWAY_TIMEOUT_S", wrong)
         with pytest.raises(ConfigError):
             GatewaySettings.from_environment()
+    monkeypatch.delenv("GUTHABEN_GATEWAY_TIMEOUT_S")
+    monkeypatch.setenv("GUTHABEN_TOPUP_URL", "https://app.example.com/credit/")
+    assert GatewaySettings.from_environment().topup_url == "https://app.example.com/credit/"
+    for wrong in ("app.example.com", "ftp://a", "https://", "http://["):
+        monkeypatch.setenv("GUTHABEN_TOPUP_URL", wrong)
+        with pytest.raises(ConfigError, match="GUTHABEN_TOPUP_URL must be a URL"):
+            GatewaySettings.from_environment()

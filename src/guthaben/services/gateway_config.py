@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from guthaben import config
 from guthaben.errors import ConfigError
@@ -45,8 +44,4 @@ def charges_losses() -> bool:
 
 def topup_url() -> str | None:
     """Where a customer without credit is sent to buy some; default the server's own address."""
-    found = config.variable("GUTHABEN_TOPUP_URL")
-    parts = urlsplit(found)
-    if found and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise ConfigError("GUTHABEN_TOPUP_URL must be an http or https URL.")
-    return found or config.public_url()
+    return config.web_address("GUTHABEN_TOPUP_URL") or config.public_url()
