@@ -152,6 +152,7 @@ def _gone_back(space: Workspace, facts: PaymentFacts) -> Verdict:
     """Close the case of a payment that was held back and has gone back whole."""
     case = cases.of_payment(space.cursor, facts.payment_id)
     if case is not None and cases.resolve(space.cursor, case.case_no, cases.REFUNDED, space.now_s):
+        payment_states.note_look(space.cursor, facts.payment_id)
         cases.write_note(
             space.cursor, f"case:{case.case_no}", "refunded_at_provider", author="", reason="",
             now_s=space.now_s,
@@ -168,6 +169,7 @@ def _came_again(space: Workspace, facts: PaymentFacts) -> Verdict:
     if case is None:
         return "done", "case_refunded"
     cases.reopen(space.cursor, case.case_no)
+    payment_states.note_look(space.cursor, facts.payment_id)
     if case.event_no:
         space.apply(case.practice_id, CloseEvent(case.event_no, QUARANTINED, reason=case.reason))
     subject = f"refund_failed:{case.event_no}"

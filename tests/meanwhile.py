@@ -1,0 +1,67 @@
+"""What another server does in the middle of what this one does, on one PostgreSQL.
+
+The other's work runs on a thread of its own until it is done, or until it waits for a lock of ours:
+then ours goes on. So each test has one order of events, and nobody sleeps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+_WAITING = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock'"
+)
+_A_LOOK_S = 0.002
+
+
+class Meanwhile:
+    """Begins the other server's work; `end` waits for it and raises what it raised."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+        self.answers: list[Any] = []
+
+    def begin(self, work: Callable[[], Any]) -> None:
+        """Let it come as far as it can."""
+        thread = threading.Thread(target=self._do, args=(work,))
+        self._threads.append(thread)
+        thread.start()
+        with psycopg.connect(self._url, autocommit=True) as con:
+            while thread.is_alive() and con.execute(_WAITING).fetchone() == (0,):
+                thread.join(_A_LOOK_S)
+
+    def _do(self, work: Callable[[], Any]) -> None:
+        try:
+            self.answers.append(work())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `end` raises it
+            self._errors.append(error)
+
+    def end(self) -> None:
+        """Wait for all that was begun."""
+        for thread in self._threads:
+            thread.join()
+        for error in self._errors:
+            raise error
+
+    def at(
+        self, patch: pytest.MonkeyPatch, place: Any, name: str, work: Callable[[], Any]
+    ) -> None:
+        """Begin it once, when a function of the other server has just answered."""
+        function, begun = getattr(place, name), list[bool]()
+
+        def interrupted(*args: Any, **named: Any) -> Any:
+            answer = function(*args, **named)
+            if not begun:
+                begun.append(True)
+                self.begin(work)
+            return answer
+
+        patch.setattr(place, name, interrupted)
