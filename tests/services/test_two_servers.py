@@ -88,3 +88,30 @@ def test_a_case_is_opened_again_once_if_its_refund_fails_and_not_by_an_older_rea
     here.settle("pi_1")
     meanwhile.end()
     assert shown("SELECT status FROM credit_case") == [("open",)]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [("warning_needs_response", "warning_closed"), ("needs_response", "lost")],
+)
+def test_an_older_reading_of_a_dispute_never_replaces_a_newer_one(
+    servers: tuple[Store, Store],
+    gateway: FakeGateway,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+    older: str,
+    newer: str,
+) -> None:
+    here, there = (Settler(store, gateway) for store in servers)
+    gateway.put("pi_1", metadata=metadata_of(""))
+    gateway.dispute("pi_1", older)
+    here.settle("pi_1")
+
+    def the_end_is_told() -> None:
+        gateway.dispute("pi_1", newer)
+        there.settle("pi_1")
+
+    meanwhile.at(monkeypatch, gateway, "payment_disputes", the_end_is_told)
+    here.settle("pi_1")
+    meanwhile.end()
+    assert shown("SELECT status, is_closed FROM credit_dispute") == [(newer, 1)]

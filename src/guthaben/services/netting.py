@@ -53,15 +53,18 @@ def book_disputes(
         return False, False
     known = disputes.known(space.cursor, owner)
     practice_id = topups.practice_id_of(space.cursor, owner.practice_no)
-    moved = False
+    moved = news = False
     for told in found:
         row = dispute_row(facts, told)
         before = known.get(row.dispute_id)
+        news |= before != row
         moved |= (before.withdrawn_minor if before else 0) != row.withdrawn_minor
         disputes.note(
             space.cursor, owner, row, is_closed=row.status in DISPUTE_CLOSED, now_s=space.now_s
         )
         _dispute_news(space, practice_id, owner, before, row)
+    if news:  # an older reading of one that withholds as much must not replace this one
+        payment_states.note_look(space.cursor, facts.payment_id)
     return True, moved
 
 
