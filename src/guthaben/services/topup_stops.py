@@ -121,9 +121,10 @@ def _stop(space: Workspace, practice_id: str | None, reason: str, actor: str) ->
 
 def _resume(space: Workspace, practice_id: str | None, actor: str, unreconciled: bool) -> bool:
     number = _number(space, practice_id)
+    # First, so that whoever stops or marks this database in this moment does it before or after.
+    lifted = attempts.lift_stop(space.cursor, number)
     if number == EVERYBODY:
         _leave_the_backup(space, unreconciled)
-    lifted = attempts.lift_stop(space.cursor, number)
     if lifted:
         settings.audit(space.cursor, number, "topups_resumed", actor, "", space.now_s)
     return lifted

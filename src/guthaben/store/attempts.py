@@ -188,22 +188,24 @@ def find_stop(cursor: Cursor, practice_no: int) -> Stop | None:
 
 
 def put_stop(cursor: Cursor, practice_no: int, stop: Stop) -> bool:
-    """Stop a practice, or all; tell whether it is new. The first reason stands."""
-    if find_stop(cursor, practice_no) is not None:
-        return False
+    """Stop a practice, or all; tell whether it is new. The first reason stands.
+
+    One that another server is lifting in this moment is waited for, so that this one stands.
+    """
     cursor.execute(
-        "INSERT INTO credit_topup_stop (practice_no, reason, actor, at_s) VALUES (?, ?, ?, ?)",
+        "INSERT INTO credit_topup_stop (practice_no, reason, actor, at_s) VALUES (?, ?, ?, ?)"
+        # Changes nothing, but locks the row that is there.
+        " ON CONFLICT (practice_no) DO UPDATE SET at_s = excluded.at_s"
+        " WHERE credit_topup_stop.practice_no < 0",
         (practice_no, *stop),
     )
-    return True
+    return cursor.rowcount == 1
 
 
 def lift_stop(cursor: Cursor, practice_no: int) -> bool:
     """Lift a stop; tell whether there was one. What was put off is looked at again."""
-    if find_stop(cursor, practice_no) is None:
-        return False
     cursor.execute("DELETE FROM credit_topup_stop WHERE practice_no = ?", (practice_no,))
-    return True
+    return cursor.rowcount == 1
 
 
 def stopped_practices(cursor: Cursor, limit: int) -> list[tuple[str, Stop]]:

@@ -42,9 +42,10 @@ class Left(NamedTuple):
 
 def mark(cursor: Cursor, now_s: int) -> None:
     """Mark this database as one that comes from a backup, stop all charges, alarm somebody."""
+    # The stop first: who lifts one, lifts it before the mark, and neither waits for the other.
+    attempts.put_stop(cursor, EVERYBODY, Stop(REASON, "", now_s))
     _write(cursor, _AT, str(now_s))
     _write(cursor, _KNOWN, str(known_until_s(cursor)))
-    attempts.put_stop(cursor, EVERYBODY, Stop(REASON, "", now_s))
     settings.audit(cursor, EVERYBODY, "database_restored", "", "", now_s)
     settings.raise_alarm(cursor, ALARM, "", now_s)
 
