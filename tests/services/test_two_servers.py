@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from guthaben.errors import Refused
+from guthaben.services import licence_state
 from guthaben.services.guthaben import Guthaben
+from guthaben.services.licence_news import LicenceNews
+from guthaben.services.licences import Licences, held, show
+from guthaben.services.plans import PlanBook
 from guthaben.services.quarantine import Decision, Quarantine
 from guthaben.services.refunds import Refunds
 from guthaben.services.settling import Settler
@@ -17,7 +22,8 @@ from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.meanwhile import Meanwhile
 from tests.services.fakes import Elsewhere, FakeGateway
-from tests.services.house import Clock, metadata_of
+from tests.services.house import NOON, OTHER, PRACTICE, USD, Clock, metadata_of
+from tests.services.test_licences import subscription
 
 
 @pytest.fixture
@@ -189,3 +195,70 @@ def test_who_goes_on_does_not_lift_the_mark_of_a_backup_restored_in_this_moment(
     assert found is not None
     assert found.at_s == clock.at_s
     assert shown("SELECT reason FROM credit_topup_stop") == [(restored.REASON,)]
+
+
+# ---- licences
+
+
+@pytest.fixture
+def sellers(
+    both: tuple[Guthaben, Guthaben], gateway: FakeGateway
+) -> tuple[LicenceNews, LicenceNews]:
+    PlanBook(both[0].core).set("basic", 20 * USD)
+    here, there = (LicenceNews(each.core.store, gateway) for each in both)
+    return here, there
+
+
+@pytest.mark.parametrize("place", ["owner_of", "named"])
+def test_of_a_new_subscription_the_newer_answer_stands(
+    both: tuple[Guthaben, Guthaben],
+    sellers: tuple[LicenceNews, LicenceNews],
+    gateway: FakeGateway,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    here, there = sellers
+    gateway.subscriptions["sub_1"] = subscription("basic")
+
+    def it_has_ended() -> None:
+        gateway.subscriptions["sub_1"] = subscription("basic", status="canceled", ended_at=NOON)
+        there.ask("sub_1")
+
+    meanwhile.at(monkeypatch, licence_state, place, it_has_ended)
+    here.ask("sub_1")
+    meanwhile.end()
+    assert shown("SELECT status, is_over FROM credit_subscription") == [("canceled", 1)]
+    assert not show(both[0].core, PRACTICE).active
+
+
+def test_an_operator_hears_that_it_was_bound_to_another_practice_meanwhile(
+    both: tuple[Guthaben, Guthaben],
+    sellers: tuple[LicenceNews, LicenceNews],
+    gateway: FakeGateway,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway.subscriptions["sub_1"] = subscription("basic")
+    licences = Licences(both[0], gateway, livemode=True)
+    meanwhile.at(monkeypatch, licences, "_owner", lambda: sellers[1].ask("sub_1"))
+    with pytest.raises(Refused, match="another practice"):
+        licences.assign(OTHER, "sub_1")
+    meanwhile.end()
+
+
+def test_what_is_held_in_the_moment_of_its_assignment_does_not_wait_for_ever(
+    both: tuple[Guthaben, Guthaben],
+    sellers: tuple[LicenceNews, LicenceNews],
+    gateway: FakeGateway,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = sellers
+    gateway.subscriptions["sub_1"] = subscription("basic", metadata={})
+    meanwhile.at(monkeypatch, licence_state, "owner_of", lambda: there.assign("sub_1", PRACTICE))
+    here.ask("sub_1")
+    meanwhile.end()
+    here.ask("sub_1")
+    assert held(both[0].core) == []
+    assert shown("SELECT code FROM credit_alarm WHERE cleared_at_s = 0") == []

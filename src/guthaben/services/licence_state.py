@@ -28,6 +28,7 @@ from guthaben.domain.licences import (
 )
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Practice
+from guthaben.errors import Refused
 from guthaben.payments.ids import mask_stripe_reference
 from guthaben.payments.subscriptions import SubscriptionFacts
 from guthaben.services.licence_owner import (
@@ -75,7 +76,7 @@ def hear(
     """Take what the provider says now, and what an event says it said earlier.
 
     `practice_id` is an operator's word on whose it is. None: what was said may be older than what
-    is stored, so nothing was changed; ask again.
+    is stored, so nothing was changed; ask again. Raises `Refused` (`subscription_taken`).
     """
     known = rows.find_subscription(space.cursor, facts.subscription_id, facts.livemode)
     if known is not None:  # no other server stores anything of it from here on
@@ -86,6 +87,8 @@ def hear(
     told = told.and_also(named(facts.metadata))
     if known is not None:
         owner = practice_id_of(space.cursor, known.practice_no)
+        if practice_id not in (None, owner):
+            raise Refused("It belongs to another practice.", reason="subscription_taken")
         if told.practice_ids - {owner} and practice_id is None:
             _alarm(space, DIFFERS, owner, str(mask_stripe_reference(facts.subscription_id)))
     elif practice_id is not None:
@@ -93,11 +96,14 @@ def hear(
     else:
         owner, why = owner_of(space, facts, told)
         if why:
-            return hold(space, facts, told, why)
+            return None if _is_stored(space, facts) else hold(space, facts, told, why)
         if not owner:
             return "ignored", "not_ours"
     if known is None:
-        release_held(space, facts.subscription_id)
+        space.practice_no(owner)  # whoever stores it first in this moment is waited for
+        if _is_stored(space, facts):
+            return None
+    release_held(space, facts.subscription_id)
     _store(space, owner, facts, known)
     for order_id in told.order_ids:
         number = space.practice_no(owner)
@@ -106,6 +112,12 @@ def hear(
     earlier = _see(space, owner, facts, seen_before)
     retell(space, owner, earlier)
     return "done", "told"
+
+
+def _is_stored(space: Workspace, facts: SubscriptionFacts) -> bool:
+    """Tell whether another server has stored it since this transaction looked."""
+    found = rows.find_subscription(space.cursor, facts.subscription_id, facts.livemode)
+    return found is not None
 
 
 # ---------------------------------------------------------------- storing
