@@ -345,3 +345,24 @@ def test_attempts_that_cannot_be_resolved_do_not_starve_the_others(house: House)
     for _ in range(3):
         house.charger.resolve_waiting()
     assert house.statuses() == ["succeeded"]
+
+
+def test_an_attempt_that_another_server_is_sending_is_not_withdrawn(house: House) -> None:
+    here = Charger(house.gateway, allowed=lambda: False)
+    here.attach(house.store)
+    seen: list[tuple[list[str], str]] = []
+
+    def meanwhile(_order: ChargeOrder) -> None:
+        here.start()
+        here.claimed(PRACTICE, Outcome(True, event=event))
+        waited_for = here.under_way(PRACTICE)
+        assert waited_for is not None
+        assert not waited_for.result(timeout=10)
+        seen.append((house.statuses(), house.why_not()))
+
+    event = house.claim()
+    house.gateway.during = meanwhile
+    house.charge(event)
+    here.stop()
+    assert seen == [(["pending"], "pending_auto_topup")]
+    assert house.statuses() == ["succeeded"]

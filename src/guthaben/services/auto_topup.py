@@ -25,7 +25,7 @@ from guthaben.services.charging import (
     claim,
     decision,
     store_result,
-    withdraw,
+    withdraw_unsent,
 )
 from guthaben.services.janitor import (
     ALARM_AFTER_S,
@@ -165,7 +165,7 @@ class Charger:
         if store is None or store.clock_ms() // 1000 - claimed.recorded_at_s > SETTLED_FOR_S:
             return False  # too old to be sure that nobody else sends it: the janitor's work
         if not self.allowed():
-            store.run(lambda space: withdraw(space, practice_id, claimed, "not_allowed"))
+            store.run(lambda space: withdraw_unsent(space, practice_id, claimed, "not_allowed"))
             return False
         report = charge_claimed(store.run, self._gateway, practice_id, claimed)
         log.info("automatic top-up: charged=%s reason=%s", report.charged, report.reason)

@@ -119,6 +119,16 @@ def withdraw(space: Workspace, practice_id: str, event: CreditEvent, why: str) -
     return space.apply(practice_id, close).event or event
 
 
+def withdraw_unsent(
+    space: Workspace, practice_id: str, claimed: CreditEvent, why: str
+) -> CreditEvent:
+    """Close an attempt unless somebody has marked it as sent meanwhile; give it as it stands."""
+    event = space.event(practice_id, claimed.event_no) or claimed
+    if event.status != PENDING or event.sent_at_s:
+        return event
+    return withdraw(space, practice_id, event, why)
+
+
 def _order(practice_id: str, event: CreditEvent, is_retry: bool) -> ChargeOrder:
     """Say exactly what the attempt's record says, so that a repeated request is the same one."""
     params: dict[str, Any] = json.loads(event.params)

@@ -27,6 +27,7 @@ from guthaben.services.charging import (
     fail,
     store_reading,
     withdraw,
+    withdraw_unsent,
 )
 from guthaben.store import attempts, topups
 from guthaben.store.adopted import Run
@@ -200,8 +201,8 @@ def _first_time(
 ) -> bool:
     """Send what a process left unsent when it ended, unless its occasion is long past."""
     if age_s > RETRY_SAME_KEY_S:
-        run(lambda space: withdraw(space, practice_id, event, "never_sent"))
-        return True
+        never = run(lambda space: withdraw_unsent(space, practice_id, event, "never_sent"))
+        return never.status not in IN_FLIGHT
     report = charge_claimed(run, gateway, practice_id, event)
     return report.event.status not in IN_FLIGHT
 
