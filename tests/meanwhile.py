@@ -41,7 +41,7 @@ class Meanwhile:
     def _do(self, work: Callable[[], Any]) -> None:
         try:
             self.answers.append(work())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `end` raises it
+        except BaseException as error:
             self._errors.append(error)
 
     def end(self) -> None:
@@ -51,9 +51,7 @@ class Meanwhile:
         for error in self._errors:
             raise error
 
-    def at(
-        self, patch: pytest.MonkeyPatch, place: Any, name: str, work: Callable[[], Any]
-    ) -> None:
+    def at(self, patch: pytest.MonkeyPatch, place: Any, name: str, work: Callable[[], Any]) -> None:
         """Begin it once, when a function of the other server has just answered."""
         function, begun = getattr(place, name), list[bool]()
 

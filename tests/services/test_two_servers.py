@@ -65,7 +65,9 @@ def restored_again(store: Store) -> None:
 
 def reconciled(store: Store) -> None:
     def work(space: Workspace) -> None:
-        run_no = payment_states.begin_run(space.cursor, 0, space.now_s, fixes=True, now_s=space.now_s)
+        run_no = payment_states.begin_run(
+            space.cursor, 0, space.now_s, fixes=True, now_s=space.now_s
+        )
         payment_states.end_run(
             space.cursor, run_no, payments=0, differences=0, remaining=0, now_s=space.now_s
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,40 @@ def test_what_may_still_change_or_is_still_looked_at_stays(
 
 
 STEPS = ("begun", "written", "recorded", "moved", "done")
+
+
+@pytest.mark.parametrize("step", ["begun", "page", *STEPS[1:]])
+def test_of_two_that_archive_at_once_each_call_leaves_for_one_file(
+    store: Store, clock: Clock, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The other does all that is left while the first stands at a step; one may refuse."""
+    monkeypatch.setattr(archive_files, "PAGE", 5)
+    lived(store, clock, 40)
+    clock.now_ms = ms(2024, 3, 1)
+    before, calls = seen(store), here(store)
+    page, stood = growth._page, list[bool]()
+
+    def at(now: str) -> None:
+        if now == step and not stood:
+            stood.append(True)
+            with closing(Store(store.url, clock_ms=clock)) as other, suppress(ConfigError):
+                growth.maintain(other, folder, 35)
+
+    def at_a_page(*asked: Any) -> list[Any]:
+        at("page")
+        return page(*asked)
+
+    monkeypatch.setattr(growth, "_page", at_a_page)
+    with suppress(ConfigError):
+        growth.maintain(store, folder, 35, at=at)
+    assert stood
+    growth.maintain(store, folder, 35)
+    assert here(store) + gone(store) == calls
+    assert len(in_files(folder)) == gone(store) > 30
+    assert seen(store) == before
+    assert (problems(store), growth.file_problems(store, folder)) == ([], [])
+    listed = {one.file for one in store.read(archive.manifests)}
+    assert {path.name for path in folder.iterdir()} == listed
 
 
 @pytest.mark.parametrize("step", STEPS)

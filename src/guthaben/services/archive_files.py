@@ -47,8 +47,6 @@ def write(path: Path, pages: Iterable[list[Row]]) -> Written:
     Raises `OSError`; `ValueError` when the disk gave back something else. Then there is no file.
     """
     parquet = require()
-    for stale in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed
-        stale.unlink()
     being = path.with_name(f"{path.name}.{os.getpid()}.part")
     meant, calls, reserved, cost = sha256(), 0, 0, 0
     try:
@@ -71,6 +69,12 @@ def write(path: Path, pages: Iterable[list[Row]]) -> Written:
     finally:
         being.unlink(missing_ok=True)
     return written
+
+
+def discard(path: Path) -> None:
+    """Remove a file that nobody relies on, and what a process that was killed left of it."""
+    for stale in (path, *path.parent.glob(f"{path.name}.*.part")):
+        stale.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Iterator[list[Row]]:

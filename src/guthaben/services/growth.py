@@ -75,7 +75,9 @@ def _archive_all(
             "nothing is archived here."
         )
     for manifest in store.read(archive.manifests):
-        if manifest.state != State.DONE:
+        if manifest.state == State.WRITING:
+            yield from _finish(store, folder, _taken_over(store, folder, manifest), at)
+        elif manifest.state == State.MOVING:
             yield from _finish(store, folder, manifest, at)
     for month in _months(store, after_days):
         begun = _begin(store, month)
@@ -84,11 +86,29 @@ def _archive_all(
 
 
 def _begin(store: Store, month: str) -> Manifest:
-    def work(space: Workspace) -> Manifest:
+    def work(space: Workspace) -> Manifest | None:
         space.forget()
         return archive.begin(space.cursor, month, space.now_s)
 
-    return store.run(work)
+    begun = store.run(work)
+    if begun is None:
+        raise _busy(month)
+    return begun
+
+
+def _taken_over(store: Store, folder: Path, manifest: Manifest) -> Manifest:
+    """Take over a file that was being written when its process ended.
+
+    Should it live after all, it finds that the file is no longer its own, and what it writes has
+    another name.
+    """
+    ours = _become(store, manifest, archive.named_anew(manifest))
+    files.discard(folder / manifest.file)
+    return ours
+
+
+def _busy(month: str) -> ConfigError:
+    return ConfigError(f"Another process is archiving {month} right now: let it end.")
 
 
 def _months(store: Store, after_days: int) -> list[str]:
@@ -126,7 +146,7 @@ def _finish(
         written = _write(store, folder, manifest)
         at("written")
         if written.calls == 0:
-            (folder / manifest.file).unlink(missing_ok=True)
+            files.discard(folder / manifest.file)
             store.run(lambda space: archive.give_up(space.cursor, manifest))
             return
         moving = manifest._replace(
@@ -137,7 +157,11 @@ def _finish(
             file_bytes=written.file_bytes,
             sha256=written.sha256,
         )
-        manifest = _become(store, manifest, moving)
+        try:
+            manifest = _become(store, manifest, moving)
+        except ConfigError:
+            files.discard(folder / manifest.file)
+            raise
         at("recorded")
     path = folder / manifest.file
     problem = _file_problem(path, manifest)
@@ -176,7 +200,7 @@ def _page(store: Store, window: Window, after: tuple[int, int]) -> list[Row]:
 
 def _become(store: Store, was: Manifest, now: Manifest) -> Manifest:
     if not store.run(lambda space: archive.change(space.cursor, was, now)):
-        raise ConfigError(f"Another process is archiving {was.month} right now: let it end.")
+        raise _busy(was.month)
     return now
 
 

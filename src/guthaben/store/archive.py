@@ -7,6 +7,7 @@ booked for it any more. Nothing of a practice's balance is in a call's row.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from itertools import groupby
@@ -138,8 +139,12 @@ def manifests(cursor: Cursor) -> list[Manifest]:
     return [Manifest._make(row) for row in rows]
 
 
-def begin(cursor: Cursor, month: str, now_s: int) -> Manifest:
-    """Say that a file is going to be written, before it is."""
+def begin(cursor: Cursor, month: str, now_s: int) -> Manifest | None:
+    """Say that a file is going to be written, before it is; None while another one is under way."""
+    under_way = "SELECT 1 FROM credit_archive WHERE state <> ? LIMIT 1"
+    if cursor.execute(under_way, (State.DONE,)).fetchone() is not None:
+        return None
+    # Two who begin at once give the same number: the second one is done again, and sees the first.
     (last,) = cursor.execute("SELECT COALESCE(MAX(archive_no), 0) FROM credit_archive").fetchone()
     made = Manifest(last + 1, month, f"calls-{month}-{last + 1:04d}.parquet", State.WRITING, now_s)
     cursor.execute(
@@ -148,22 +153,28 @@ def begin(cursor: Cursor, month: str, now_s: int) -> Manifest:
     return made
 
 
+def named_anew(manifest: Manifest) -> Manifest:
+    """Give a file that somebody else began another name, so that nobody writes into ours."""
+    number = f"{manifest.archive_no:04d}-{secrets.token_hex(4)}"
+    return manifest._replace(file=f"calls-{manifest.month}-{number}.parquet")
+
+
 def change(cursor: Cursor, was: Manifest, now: Manifest) -> bool:
-    """Write the next state of a file; False if another process was quicker."""
-    names = Manifest._fields[3:]
+    """Write the next state or name of a file; False if another process was quicker."""
+    names = Manifest._fields[2:]
     cursor.execute(
         f"UPDATE credit_archive SET {', '.join(f'{name} = ?' for name in names)}"
-        " WHERE archive_no = ? AND state = ?",
-        (*now[3:], was.archive_no, was.state),
+        " WHERE archive_no = ? AND state = ? AND file = ?",
+        (*now[2:], was.archive_no, was.state, was.file),
     )
     return cursor.rowcount == 1
 
 
 def give_up(cursor: Cursor, manifest: Manifest) -> None:
-    """Forget a file that there was nothing to write into."""
+    """Forget a file that there was nothing to write into, if it is still ours."""
     cursor.execute(
-        "DELETE FROM credit_archive WHERE archive_no = ? AND state = ?",
-        (manifest.archive_no, State.WRITING),
+        "DELETE FROM credit_archive WHERE archive_no = ? AND state = ? AND file = ?",
+        (manifest.archive_no, State.WRITING, manifest.file),
     )
 
 

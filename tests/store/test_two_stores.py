@@ -1,0 +1,87 @@
+"""Two stores on one PostgreSQL at once: rows that belong to no practice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guthaben.services import archive_files, growth
+from guthaben.store import archive
+from guthaben.store.archive import Manifest, Row
+from guthaben.store.store import Store
+from tests import postgres
+from tests.meanwhile import Meanwhile
+from tests.store.bank import Clock, problems
+from tests.store.history import gone, here, lived, ms
+
+Stores = tuple[Store, Store]
+
+
+@pytest.fixture
+def stores(clock: Clock) -> Iterator[Stores]:
+    url = postgres.fresh()
+    with closing(Store(url, clock_ms=clock)) as one, closing(Store(url, clock_ms=clock)) as other:
+        yield one, other
+
+
+@pytest.fixture
+def meanwhile(stores: Stores) -> Meanwhile:
+    return Meanwhile(stores[0].url)
+
+
+def test_of_two_that_begin_a_file_one_does(
+    stores: Stores, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(store: Store) -> Manifest | None:
+        return store.run(lambda space: archive.begin(space.cursor, "2023-11", space.now_s))
+
+    meanwhile.at(monkeypatch, archive, "Manifest", lambda: begin(stores[1]))
+    mine = begin(stores[0])
+    meanwhile.end()
+    monkeypatch.undo()
+    (theirs,) = meanwhile.answers
+    assert (mine is None) != (theirs is None)
+    assert stores[0].read(archive.manifests) == [mine or theirs]
+
+
+def test_two_that_move_one_page_move_it_once(
+    stores: Stores,
+    clock: Clock,
+    tmp_path: Path,
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lived(stores[0], clock, 10)
+    clock.now_ms = ms(2024, 3, 1)
+    calls, page = here(stores[0]), list[list[Row]]()
+    still_here: Callable[..., Iterator[Row]] = archive._still_here
+
+    def interrupted(cursor: Any, number: int, rows: list[Row]) -> Iterator[Row]:
+        left = list(still_here(cursor, number, rows))
+        if len(page) == 1:
+            page.append([])
+            meanwhile.begin(lambda: growth._move(stores[1], manifest(), page[0]))
+        return iter(left)
+
+    def manifest() -> Manifest:
+        return stores[1].read(archive.manifests)[0]
+
+    read = archive_files.read
+
+    def noted(path: Path) -> Iterator[list[Row]]:
+        for rows in read(path):
+            if manifest().state == archive.State.MOVING:
+                page.append(rows)
+            yield rows
+
+    monkeypatch.setattr(archive_files, "read", noted)
+    monkeypatch.setattr(archive, "_still_here", interrupted)
+    growth.maintain(stores[0], tmp_path, 35)
+    meanwhile.end()
+    assert len(page) == 2
+    assert here(stores[0]) + gone(stores[0]) == calls
+    assert problems(stores[0]) == []
