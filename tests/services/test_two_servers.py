@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from guthaben.errors import Refused
+from guthaben.errors import (
+    PaymentRejected,
+    PaymentUnavailable,
+    Refused,
+)
+from guthaben.payments.gateway import CheckoutFacts, PaymentFacts
 from guthaben.services import licence_state
+from guthaben.services.checkouts import close_record
+from guthaben.services.closing import PageCloser
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.licences import Licences, held, show
 from guthaben.services.plans import PlanBook
 from guthaben.services.quarantine import Decision, Quarantine
-from guthaben.services.refunds import Refunds
+from guthaben.services.refunds import Refunds, Wish
 from guthaben.services.settling import Settler
 from guthaben.services.topup_stops import TopupStops
+from guthaben.services.topups import Topups
+from guthaben.services.webhooks import MOST_ATTEMPTS, Inbox
 from guthaben.store import attempts, payment_states, restored
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.meanwhile import Meanwhile
 from tests.services.fakes import Elsewhere, FakeGateway
-from tests.services.house import NOON, OTHER, PRACTICE, USD, Clock, metadata_of
+from tests.services.house import (
+    NOON,
+    OTHER,
+    PRACTICE,
+    SECRET,
+    SUCCEEDED,
+    USD,
+    Clock,
+    metadata_of,
+    sign,
+)
 from tests.services.test_licences import subscription
 
 
@@ -264,3 +284,80 @@ def test_what_is_held_in_the_moment_of_its_assignment_does_not_wait_for_ever(
     here.ask("sub_1")
     assert held(both[0].core) == []
     assert shown("SELECT code FROM credit_alarm WHERE cleared_at_s = 0") == []
+
+
+# ---- what is told of what another server has done by then
+
+
+class Late(FakeGateway):
+    """Answers with an error, after another server has done what the test says."""
+
+    meanwhile: Callable[[], None]
+
+    def retrieve_payment(self, payment_id: str) -> PaymentFacts:
+        self.meanwhile()
+        raise PaymentRejected("There is no such payment yet.")
+
+    def expire_checkout(self, session_id: str) -> CheckoutFacts:
+        self.meanwhile()
+        raise PaymentUnavailable("The provider is down.")
+
+
+@pytest.fixture
+def late(meanwhile: Meanwhile) -> Late:
+    return Late(Elsewhere())
+
+
+@pytest.mark.parametrize("attempts_before", [MOST_ATTEMPTS - 1, 7])
+def test_an_event_that_another_server_applied_is_not_told_as_dead_or_waiting(
+    both: tuple[Guthaben, Guthaben],
+    gateway: FakeGateway,
+    late: Late,
+    clock: Clock,
+    attempts_before: int,
+) -> None:
+    here, there = (
+        Inbox(each, how, secrets=lambda: (SECRET,), livemode_expected=True)
+        for each, how in zip(both, (late, gateway), strict=True)
+    )
+    gateway.put("pi_1", metadata=metadata_of(""))
+    about = {"id": "pi_1", "object": "payment_intent", "livemode": True}
+    event = {"id": "evt_1", "object": "event", "type": SUCCEEDED, "created": clock.at_s}
+    body = json.dumps({**event, "livemode": True, "data": {"object": about}}).encode()
+    here.receive(body, sign(body, clock.at_s))
+    postgres.change(0, "UPDATE credit_inbox SET attempts = ?", (attempts_before,))
+    late.meanwhile = there.work_once
+    here.work_once()
+    assert shown("SELECT status FROM credit_inbox") == [("done",)]
+    assert shown("SELECT code FROM credit_alarm") == []
+    assert shown("SELECT kind FROM credit_notice") == [("topped_up",)]
+
+
+def test_a_page_that_another_server_closed_is_no_alarm(
+    both: tuple[Guthaben, Guthaben], gateway: FakeGateway, late: Late, clock: Clock
+) -> None:
+    topups = Topups(both[0], gateway, livemode=True)
+    topups.start_checkout(PRACTICE, 3_000, success_url="https://x/ok", cancel_url="https://x/no")
+    clock.wait(2 * 86_400)
+    store = both[1].core.store
+    late.meanwhile = lambda: store.run(
+        lambda space: close_record(space, PRACTICE, 1, "page_expired")
+    )
+    PageCloser(both[0].core.store, late).run_once()
+    assert shown("SELECT status FROM credit_event") == [("canceled",)]
+    assert shown("SELECT code FROM credit_alarm") == []
+
+
+def test_a_refund_that_has_its_answer_by_now_is_no_alarm(
+    servers: tuple[Store, Store], gateway: FakeGateway, clock: Clock
+) -> None:
+    gateway.put("pi_1", metadata=metadata_of(""))
+    settler = Settler(servers[0], gateway)
+    settler.settle("pi_1")
+    refunds = Refunds(servers[0], gateway, settler)
+    gateway.refund_lost = True
+    assert refunds.refund("pi_1", Wish(None, "r-1", "a test")).status == "unknown"
+    clock.wait(25 * 3_600)
+    assert refunds.resolve_waiting() == 1
+    assert shown("SELECT status FROM credit_refund") == [("succeeded",)]
+    assert shown("SELECT code FROM credit_alarm") == []

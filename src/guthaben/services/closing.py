@@ -122,8 +122,9 @@ class PageCloser:
 def _later(space: Workspace, page: OpenPage, event: CreditEvent) -> None:
     """Look again after a growing pause; what is open for more than a day is an alarm."""
     pause_s = min(_FIRST_PAUSE_S * 2 ** min(page.looks, 10), _LONGEST_PAUSE_S)
-    checkouts.look_again(space.cursor, page.practice_no, page.event_no, space.now_s + pause_s)
-    if space.now_s - event.recorded_at_s >= 24 * 3600:
+    at = (page.practice_no, page.event_no)
+    is_open = checkouts.look_again(space.cursor, *at, space.now_s + pause_s)
+    if is_open and space.now_s - event.recorded_at_s >= 24 * 3600:
         settings.raise_alarm(
             space.cursor, "purchase_unresolved", f"{page.practice_no}:{page.event_no}",
             space.now_s, page.practice_no,

@@ -129,7 +129,7 @@ class Refunds:
             except PaymentError as error:
                 log.warning("a refund waits: %s", error.code)
             if now_s - row.asked_at_s > _ALARM_AFTER_S:
-                self._store.run(lambda space, row=row: _alarm(space, "refund_unresolved", row))  # type: ignore[misc]
+                self._store.run(lambda space, row=row: _unresolved(space, row))  # type: ignore[misc]
         return done
 
     def follow(self, payment_id: str) -> None:
@@ -275,6 +275,13 @@ def _move(
 
 def _alarm(space: Workspace, code: str, row: RefundRow) -> None:
     settings.raise_alarm(space.cursor, code, row.refund_id, space.now_s, row.practice_no)
+
+
+def _unresolved(space: Workspace, row: RefundRow) -> None:
+    """Raise the alarm unless it has an answer by now."""
+    found = refunds.load(space.cursor, row.refund_id)
+    if found is not None and found.status in refunds.WAITING:
+        _alarm(space, "refund_unresolved", row)
 
 
 def _ours(receipt: RefundReceipt) -> str:

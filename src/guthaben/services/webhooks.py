@@ -294,8 +294,8 @@ def _keep(space: Workspace, event: WebhookEvent, body: bytes, why: str) -> bool:
 
 
 def _postpone(space: Workspace, letter: Letter, at_s: int, why: str) -> None:
-    inbox.try_again(space.cursor, letter, at_s, why)
-    if letter.attempts + 1 == _ALARM_AT_ATTEMPT:
+    waits = inbox.try_again(space.cursor, letter, at_s, why)
+    if waits and letter.attempts + 1 == _ALARM_AT_ATTEMPT:
         settings.raise_alarm(space.cursor, "webhook_waiting", letter.event_id, space.now_s)
 
 
@@ -306,6 +306,7 @@ def _incomplete(space: Workspace, practice_id: str) -> None:
 
 
 def _bury(space: Workspace, letter: Letter, why: str) -> None:
-    inbox.finish(space.cursor, letter, "dead", why, space.now_s)
+    if not inbox.finish(space.cursor, letter, "dead", why, space.now_s):
+        return  # another server has applied it meanwhile
     settings.raise_alarm(space.cursor, "webhook_dead", letter.event_id, space.now_s)
     telling.dead_letter(space, letter.event_id, letter.event_type, why)

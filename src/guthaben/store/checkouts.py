@@ -58,13 +58,14 @@ def page_over(cursor: Cursor, practice_no: int, event_no: int) -> None:
     )
 
 
-def look_again(cursor: Cursor, practice_no: int, event_no: int, at_s: int) -> None:
-    """Put the next look at a page off."""
+def look_again(cursor: Cursor, practice_no: int, event_no: int, at_s: int) -> bool:
+    """Put the next look at a page off; tell whether it is not known to be over."""
     cursor.execute(
         "UPDATE credit_checkout SET next_look_at_s = ?, looks = looks + 1"
-        " WHERE practice_no = ? AND event_no = ?",
+        " WHERE practice_no = ? AND event_no = ? AND is_open = 1",
         (at_s, practice_no, event_no),
     )
+    return cursor.rowcount == 1
 
 
 def due_pages(cursor: Cursor, now_s: int, limit: int) -> list[OpenPage]:

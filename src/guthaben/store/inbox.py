@@ -65,22 +65,24 @@ def waiting(cursor: Cursor, now_s: int, limit: int) -> list[Letter]:
     return [Letter(bool(row[0]), *row[1:]) for row in rows]
 
 
-def finish(cursor: Cursor, letter: Letter, status: str, reason: str, now_s: int) -> None:
-    """Close an event: done, ignored, quarantined or dead."""
+def finish(cursor: Cursor, letter: Letter, status: str, reason: str, now_s: int) -> bool:
+    """Close an event: done, ignored, quarantined or dead; tell whether it was still open."""
     cursor.execute(
         "UPDATE credit_inbox SET status = ?, reason = ?, done_at_s = ?, attempts = attempts + 1"
         " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ? AND status = 'new'",
         (status, reason, now_s, int(letter.livemode), letter.event_id),
     )
+    return cursor.rowcount == 1
 
 
-def try_again(cursor: Cursor, letter: Letter, at_s: int, reason: str) -> None:
-    """Put an event off."""
+def try_again(cursor: Cursor, letter: Letter, at_s: int, reason: str) -> bool:
+    """Put an event off; tell whether it was still open."""
     cursor.execute(
         "UPDATE credit_inbox SET next_try_at_s = ?, reason = ?, attempts = attempts + 1"
         " WHERE provider = 'stripe' AND livemode = ? AND provider_event_id = ? AND status = 'new'",
         (at_s, reason, int(letter.livemode), letter.event_id),
     )
+    return cursor.rowcount == 1
 
 
 def depth(cursor: Cursor) -> dict[str, int]:
