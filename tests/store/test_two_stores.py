@@ -13,6 +13,7 @@ from guthaben.services import archive_files, growth
 from guthaben.store import archive
 from guthaben.store.archive import Manifest, Row
 from guthaben.store.store import Store
+from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.meanwhile import Meanwhile
 from tests.store.bank import Clock, problems
@@ -85,3 +86,22 @@ def test_two_that_move_one_page_move_it_once(
     assert len(page) == 2
     assert here(stores[0]) + gone(stores[0]) == calls
     assert problems(stores[0]) == []
+
+
+def test_a_race_for_a_key_that_was_lost_before_is_a_race_again(stores: Stores) -> None:
+    """The same violation twice in a row is a mistake; after a commit it is a race as any other."""
+    insert = "INSERT INTO credit_topup_stop (practice_no, reason, actor, at_s) VALUES (7, ?, '', 0)"
+    tries = 0
+
+    def stop(space: Workspace) -> None:
+        nonlocal tries
+        tries += 1
+        known = "SELECT 1 FROM credit_topup_stop WHERE practice_no = 7"
+        if space.cursor.execute(known).fetchone() is None:
+            stores[1].run(lambda other: other.cursor.execute(insert, ("theirs",)).rowcount)
+            space.cursor.execute(insert, ("ours",))
+
+    for _ in range(2):
+        stores[0].run(stop)
+        postgres.change(0, "DELETE FROM credit_topup_stop", ())
+    assert tries == 4

@@ -99,6 +99,7 @@ class PostgresSession:
             raise
         try:
             self.cache.stamp = cursor.end()
+            self._doubted = None
         except psycopg.Error as error:
             if self._is_lost():
                 self._drop()
