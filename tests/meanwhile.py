@@ -6,6 +6,7 @@ then ours goes on. So each test has one order of events, and nobody sleeps.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -51,14 +52,21 @@ class Meanwhile:
         for error in self._errors:
             raise error
 
-    def at(self, patch: pytest.MonkeyPatch, place: Any, name: str, work: Callable[[], Any]) -> None:
-        """Begin it once, when a function of the other server has just answered."""
-        function, begun = getattr(place, name), list[bool]()
+    def at(
+        self,
+        patch: pytest.MonkeyPatch,
+        place: Any,
+        name: str,
+        work: Callable[[], Any],
+        *,
+        nth: int = 1,
+    ) -> None:
+        """Begin it once, when a function has just answered somebody for the nth time."""
+        function, calls = getattr(place, name), itertools.count(1)
 
         def interrupted(*args: Any, **named: Any) -> Any:
             answer = function(*args, **named)
-            if not begun:
-                begun.append(True)
+            if next(calls) == nth:
                 self.begin(work)
             return answer
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guthaben.services import archive_files, growth
-from guthaben.store import archive
+from guthaben.store import archive, restored
 from guthaben.store.archive import Manifest, Row
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
@@ -105,3 +105,22 @@ def test_a_race_for_a_key_that_was_lost_before_is_a_race_again(stores: Stores) -
         stores[0].run(stop)
         postgres.change(0, "DELETE FROM credit_topup_stop", ())
     assert tries == 4
+
+
+def test_of_two_that_open_a_moved_database_one_marks_it(
+    stores: Stores, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.change(0, "UPDATE credit_meta SET value = 'elsewhere/1/2/3' WHERE name = 'home'", ())
+    url, clock_ms = stores[0].url, stores[0].clock_ms
+
+    def open_it() -> None:
+        with closing(Store(url, clock_ms=clock_ms)) as other:
+            other.run(lambda space: space.now_ms)
+
+    # The first look is before the transaction.
+    meanwhile.at(monkeypatch, restored, "same_home", open_it, nth=2)
+    open_it()
+    meanwhile.end()
+    assert stores[0].read(restored.mark_of) is not None
+    audit = "SELECT action FROM credit_settings_audit"
+    assert postgres.rows(0, audit, ()) == [{"action": "database_restored"}]

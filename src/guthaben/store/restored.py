@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from guthaben.store import attempts, settings
 from guthaben.store.attempts import EVERYBODY, Stop
-from guthaben.store.session import LOCK, Cursor
+from guthaben.store.session import Cursor
 
 ALARM = "database_restored"
 REASON = "this database comes from a backup: reconcile it, then resume"
@@ -110,11 +110,14 @@ def settle_in(cursor: Cursor, home: tuple[str, ...], now_s: int) -> bool:
         "INSERT INTO credit_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
         (_HOME, here),
     )
-    question = f"SELECT value FROM credit_meta WHERE name = ? {LOCK}"
-    (was,) = cursor.execute(question, (_HOME,)).fetchone()
+    was = _read(cursor, _HOME)
     if same_home(was, home):
         return False
-    _write(cursor, _HOME, here)
+    cursor.execute(
+        "UPDATE credit_meta SET value = ? WHERE name = ? AND value = ?", (here, _HOME, was)
+    )
+    if cursor.rowcount != 1:
+        return False  # another server has noticed it in this moment
     mark(cursor, now_s)
     return True
 
