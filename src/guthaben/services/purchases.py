@@ -24,7 +24,7 @@ from guthaben.domain.topup import (
     may_move,
 )
 from guthaben.services import telling
-from guthaben.store import cases, settings, topups
+from guthaben.store import cases, practices, settings, topups
 from guthaben.store.topups import Located
 from guthaben.store.workspace import EventNote, Workspace
 
@@ -267,7 +267,7 @@ def hold_still(space: Workspace, notice: PaymentNotice) -> None:
     numbers = {number for number, _event_no in _named_events(space, notice)}
     numbers |= set() if owner is None else {owner.practice_no}
     names = {topups.practice_id_of(space.cursor, number) for number in numbers}
-    for practice_id in sorted((names | {notice.practice_id}) - {""}):
+    for practice_id in practices.in_order(space.cursor, (names | {notice.practice_id}) - {""}):
         space.practice(practice_id)
 
 

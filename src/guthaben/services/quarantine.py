@@ -21,7 +21,7 @@ from guthaben.services.checks import MAX_TEXT, checked_text, practice_id_of, rea
 from guthaben.services.purchases import AUTOMATIC, PaymentNotice, open_purchase
 from guthaben.services.refunds import Refund, Refunds, Wish
 from guthaben.services.settling import Settler
-from guthaben.store import cases, refunds, topups
+from guthaben.store import cases, practices, refunds, topups
 from guthaben.store.cases import Case, OperatorNote
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
@@ -151,6 +151,16 @@ def _case(cursor: Cursor, case_no: int) -> Case:
     return found
 
 
+def _held_still(space: Workspace, case_no: int, *practice_ids: str) -> Case:
+    """Let nobody else decide about a case; its practice first, as who books its payment does."""
+    space.flush()
+    whose = {_case(space.cursor, case_no).practice_id, *practice_ids} - {""}
+    for practice_id in practices.in_order(space.cursor, whose):
+        space.practice(practice_id)
+    cases.hold_still(space.cursor, case_no)
+    return _case(space.cursor, case_no)
+
+
 def _credit(
     space: Workspace,
     case_no: int,
@@ -159,9 +169,7 @@ def _credit(
     decision: Decision,
     amount_nano_usd: int | None,
 ) -> Resolved:
-    space.flush()
-    cases.hold_still(space.cursor, case_no)
-    case = _case(space.cursor, case_no)
+    case = _held_still(space, case_no, practice_id)
     practice_no = space.practice_no(practice_id)
     if case.status == cases.CREDITED and case.to_practice_no == practice_no:
         return Resolved(case, False)
@@ -243,9 +251,7 @@ def _new_purchase(
 
 
 def _dismiss(space: Workspace, case_no: int, decision: Decision) -> Resolved:
-    space.flush()
-    cases.hold_still(space.cursor, case_no)
-    case = _case(space.cursor, case_no)
+    case = _held_still(space, case_no)
     if case.status == cases.DISMISSED:
         return Resolved(case, False)
     _still_open(space, case)

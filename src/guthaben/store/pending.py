@@ -77,7 +77,8 @@ class Pending:
         counted: list[Practice] = []
         grants: list[tuple[int, Grant]] = []
         used: list[tuple[int, Grant]] = []
-        for practice_id in self.practices:
+        # New ones in one order, so that two servers who store the same never wait in a circle.
+        for practice_id in sorted(self.practices):
             practice = self._loaded.practices[practice_id]
             if practice.practice_no == 0:
                 number = practices.insert_practice(self._cursor, practice)

@@ -70,6 +70,16 @@ def stranger(practice_id: str) -> Practice:
     return Practice(0, practice_id, genesis(practice_id), time_zone=config.time_zone())
 
 
+def in_order(cursor: Cursor, names: Iterable[str]) -> list[str]:
+    """Put practices into the order in which everybody locks them; those nobody stored come last."""
+    every = sorted(set(names))
+    if len(every) < 2:
+        return every
+    question = "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?"
+    found = {name: cursor.execute(question, (name,)).fetchone() for name in every}
+    return sorted(every, key=lambda name: (found[name] is None, found[name] or ()))
+
+
 def load_practice(cursor: Cursor, practice_id: str) -> Practice | None:
     """Read a practice with its open promotional and paid grants, without allowances."""
     row = cursor.execute(_SELECT_PRACTICE, (practice_id,)).fetchone()
