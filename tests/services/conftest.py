@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests import databases
-from tests.services.house import House
+from guthaben.services.guthaben import Guthaben
+from guthaben.store.store import Store
+from tests import databases, postgres
+from tests.meanwhile import Meanwhile
+from tests.services.fakes import Elsewhere, FakeGateway
+from tests.services.house import Clock, House
 
 Build = Callable[..., House]
 
@@ -40,3 +44,34 @@ def build(database_kind: str) -> Iterator[Build]:
 def house(build: Build) -> House:
     """One house whose gate claims by itself."""
     return build()
+
+
+# ---- two servers on one PostgreSQL
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def both(clock: Clock) -> Iterator[tuple[Guthaben, Guthaben]]:
+    url = postgres.fresh()
+    with Guthaben.open(url, clock_ms=clock) as here, Guthaben.open(url, clock_ms=clock) as there:
+        yield here, there
+
+
+@pytest.fixture
+def servers(both: tuple[Guthaben, Guthaben]) -> tuple[Store, Store]:
+    here, there = both
+    return here.core.store, there.core.store
+
+
+@pytest.fixture
+def gateway() -> FakeGateway:
+    return FakeGateway(Elsewhere())
+
+
+@pytest.fixture
+def meanwhile(servers: tuple[Store, Store]) -> Meanwhile:
+    return Meanwhile(servers[0].url)
