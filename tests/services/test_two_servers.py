@@ -107,7 +107,7 @@ def test_an_older_reading_of_a_dispute_never_replaces_a_newer_one(
 class Late(FakeGateway):
     """Answers with an error, after another server has done what the test says."""
 
-    meanwhile: Callable[[], None]
+    meanwhile: Callable[[], object]
 
     def retrieve_payment(self, payment_id: str) -> PaymentFacts:
         self.meanwhile()

@@ -64,8 +64,8 @@ def test_what_was_seen_is_kept_once_and_given_by_period(store: Store) -> None:
 
 def test_numbers_of_plans_and_of_what_is_held_only_grow(store: Store) -> None:
     def work(space: Workspace) -> None:
-        for amount in (1, 2):
-            plans.add_plan(space.cursor, PlanVersion(0, "basic", 0, amount))
+        for number in (1, 2):
+            plans.add_plan(space.cursor, PlanVersion(number, "basic", 0, number))
         assert [v.plan_no for v in plans.plan_versions(space.cursor)] == [1, 2]
         first = licences.hold(space.cursor, "sub_1", True, "no_practice", "", T0_S)
         again = licences.hold(space.cursor, "sub_1", True, "practice_mismatch", "", T0_S)

@@ -324,8 +324,9 @@ def _retelling(practice_id: str) -> Callable[[Workspace], None]:
 
 def _refresh_known(space: Workspace, practice_id: str) -> None:
     """Note anew which subscriptions have a plan that is known."""
+    practice_no = space.practice_no(practice_id)  # first, so that the plans are today's
     plans = plans_of(space)
-    for row in rows.subscriptions_of(space.cursor, space.practice_no(practice_id)):
+    for row in rows.subscriptions_of(space.cursor, practice_no):
         items = rows.subscription_of(space.cursor, row).items
         plan = plans.term(items, trial=False).allowance_nano_usd
         kept = row.allowance_nano_usd if plan is None else plan

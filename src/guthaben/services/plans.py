@@ -76,14 +76,20 @@ def _key(lookup_key: str) -> None:
 
 
 def _add(space: Workspace, wanted: PlanVersion, *, dated: bool) -> PlanVersion:
-    known = [v for v in rows.plan_versions(space.cursor) if v.lookup_key == wanted.lookup_key]
+    every = rows.plan_versions(space.cursor)
+    known = [version for version in every if version.lookup_key == wanted.lookup_key]
     if not dated:
         wanted = wanted._replace(from_s=space.now_s if known else 0)
     same = Plans(known).version(wanted.lookup_key, wanted.from_s)
     if same is not None and not dated and _includes(same) == _includes(wanted):
         return same
-    rows.add_plan(space.cursor, wanted._replace(at_s=space.now_s))
-    return rows.plan_versions(space.cursor)[-1]
+    made = wanted._replace(plan_no=_next_no(every), at_s=space.now_s)
+    rows.add_plan(space.cursor, made)
+    return made
+
+
+def _next_no(every: list[PlanVersion]) -> int:
+    return every[-1].plan_no + 1 if every else 1
 
 
 def _includes(version: PlanVersion) -> tuple[int, int | None]:
@@ -91,8 +97,11 @@ def _includes(version: PlanVersion) -> tuple[int, int | None]:
 
 
 def _remove(space: Workspace, lookup_key: str, author: str) -> None:
-    known = Plans(rows.plan_versions(space.cursor)).version(lookup_key, space.now_s)
+    every = rows.plan_versions(space.cursor)
+    known = Plans(every).version(lookup_key, space.now_s)
     if known is None:
         raise Refused("There is no such plan.", reason="plan_not_found")
-    gone = known._replace(from_s=space.now_s, removed=True, author=author, at_s=space.now_s)
+    gone = known._replace(
+        plan_no=_next_no(every), from_s=space.now_s, removed=True, author=author, at_s=space.now_s
+    )
     rows.add_plan(space.cursor, gone)

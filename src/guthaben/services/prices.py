@@ -158,8 +158,9 @@ class Prices:
         check(taken.sheet)
 
         def work(space: Workspace) -> tuple[PriceVersion, dict[str, Any], dict[str, Any]]:
-            old, own = _sheets(space.cursor, rows.newest_version(space.cursor))
-            made = _add(space, taken.sheet, own, f"import {taken.source}", author)
+            newest = rows.newest_version(space.cursor)
+            old, own = _sheets(space.cursor, newest)
+            made = _add(space, newest, taken.sheet, own, f"import {taken.source}", author)
             return made, old, own
 
         version, old, own = self._store.run(work)
@@ -196,10 +197,11 @@ class Prices:
 
     def _change(self, author: str, change: price_changes.Change) -> PriceVersion:
         def work(space: Workspace) -> PriceVersion:
-            imported, own = _sheets(space.cursor, rows.newest_version(space.cursor))
+            newest = rows.newest_version(space.cursor)
+            imported, own = _sheets(space.cursor, newest)
             text, changed = change(PriceBook(imported, own), own)
             check(_NOTHING, changed)
-            return _add(space, imported, changed, text, author)
+            return _add(space, newest, imported, changed, text, author)
 
         version = self._store.run(work)
         self._sure_until_s = self._clock_s()
@@ -218,11 +220,16 @@ def no_prices() -> ConfigError:
 
 
 def _add(
-    space: Workspace, imported: dict[str, Any], own: dict[str, Any], change: str, author: str
+    space: Workspace,
+    newest: PriceVersionRow | None,
+    imported: dict[str, Any],
+    own: dict[str, Any],
+    change: str,
+    author: str,
 ) -> PriceVersion:
+    """Add the version after the one that was changed; if another server has, all is done anew."""
     texts = [canonical(imported), canonical(own)]
     name, digest = version_of(texts[0], texts[1], space.now_s)
-    newest = rows.newest_version(space.cursor)
     if newest is not None and newest.hash == digest:
         return _version(newest)
     hashes = [content_hash(text) for text in texts]

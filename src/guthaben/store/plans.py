@@ -21,12 +21,14 @@ def plan_versions(cursor: Cursor) -> list[PlanVersion]:
 
 
 def add_plan(cursor: Cursor, version: PlanVersion) -> None:
-    """Store what a plan includes from a date on; its number is given here."""
+    """Store what a plan includes from a date on, under the number after the last one known.
+
+    Where another server has taken the number, the unique key has the transaction done anew.
+    """
     cursor.execute(
-        f"INSERT INTO credit_plan ({_PLAN}) VALUES"
-        " ((SELECT COALESCE(MAX(plan_no), 0) + 1 FROM credit_plan), ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO credit_plan ({_PLAN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            version.lookup_key, version.from_s, version.allowance_nano_usd,
+            version.plan_no, version.lookup_key, version.from_s, version.allowance_nano_usd,
             version.trial_nano_usd, int(version.removed), version.author, version.at_s,
         ),
     )  # fmt: skip
