@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,16 @@ def test_a_card_saved_while_the_automatic_top_up_is_switched_on_is_not_lost(
     row = here.read(lambda cur: settings.load_settings(cur, 1, 1))
     assert row is not None
     assert (row.enabled, row.payment_method_id) == (True, "pm_2")
+
+
+def test_two_changes_in_one_millisecond_are_told_both(
+    both: tuple[Guthaben, Guthaben], gateway: FakeGateway
+) -> None:
+    here, there = (Topups(each, gateway) for each in both)
+    keep_card(both[0].core.store, "pm_1")
+    here.change_settings(PRACTICE, ON)
+    there.change_settings(PRACTICE, replace(ON, cap_rappen=100_000))
+    assert len(shown("SELECT key FROM credit_notice WHERE kind = 'consent_changed'")) == 2
 
 
 def test_of_two_servers_that_claim_one_attempt_is_made(

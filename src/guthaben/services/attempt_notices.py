@@ -52,8 +52,13 @@ def unresolved(space: Workspace, practice_id: str, event: CreditEvent, code: str
     telling.unresolved(space, practice_id, event)
 
 
-def consent_changed(space: Workspace, practice_id: str, row: TopupSettingsRow) -> None:
-    """Tell what the automatic top-up may do from now on, so that a stranger's change is noticed."""
+def consent_changed(
+    space: Workspace, practice_id: str, row: TopupSettingsRow, audit_no: int
+) -> None:
+    """Tell what the automatic top-up may do from now on, so that a stranger's change is noticed.
+
+    Each change, by its number in the audit: two may be made in one millisecond.
+    """
     facts = {
         "enabled": int(row.enabled),
         "price_rappen": row.amount_rappen,
@@ -61,7 +66,7 @@ def consent_changed(space: Workspace, practice_id: str, row: TopupSettingsRow) -
         "trigger_below_nano_usd": row.trigger_below_nano_usd,
         "cap_rappen": row.cap_rappen,
     }
-    tell(space, practice_id, Notice.CONSENT_CHANGED, f"changed:{space.now_ms}", facts)
+    tell(space, practice_id, Notice.CONSENT_CHANGED, f"change:{audit_no}", facts)
 
 
 def _key(event: CreditEvent) -> str:

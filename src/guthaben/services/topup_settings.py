@@ -147,8 +147,8 @@ def change_settings(space: Workspace, practice_id: str, change: AutoTopupChange)
     settings.save_settings(space.cursor, practice_no, mode, row, space.now_s)
     action = "auto_topup_on" if change.enabled else settings.SWITCHED_OFF
     detail = f"amount {row.amount_rappen}, cap {row.cap_rappen}, trigger {row.trigger_percent} %"
-    settings.audit(space.cursor, practice_no, action, change.actor, detail, space.now_s)
-    attempt_notices.consent_changed(space, practice_id, row)
+    audit_no = settings.audit(space.cursor, practice_no, action, change.actor, detail, space.now_s)
+    attempt_notices.consent_changed(space, practice_id, row, audit_no)
     return view(space, practice_id)
 
 

@@ -147,14 +147,15 @@ def revoke_consents(cursor: Cursor, practice_no: int, now_s: int) -> None:
 
 def audit(
     cursor: Cursor, practice_no: int, action: str, actor: str, detail: str, now_s: int
-) -> None:
-    """Write down a change of settings, outside the ledger."""
-    cursor.execute(
+) -> int:
+    """Write down a change of settings, outside the ledger; give its number in the practice."""
+    row = cursor.execute(
         "INSERT INTO credit_settings_audit (practice_no, audit_no, action, actor, detail, at_s)"
         " VALUES (?, (SELECT COALESCE(MAX(audit_no), 0) + 1 FROM credit_settings_audit"
-        " WHERE practice_no = ?), ?, ?, ?, ?)",
+        " WHERE practice_no = ?), ?, ?, ?, ?) RETURNING audit_no",
         (practice_no, practice_no, action, actor, detail, now_s),
-    )
+    ).fetchone()
+    return int(row[0])
 
 
 def last_audit_s(cursor: Cursor, practice_no: int, action: str) -> int | None:
