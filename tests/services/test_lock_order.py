@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
+from guthaben.channels.results import Never
+from guthaben.config import MailSettings
 from guthaben.domain.commands import GrantCredit, OpenEvent, Reserve
 from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
 from guthaben.errors import Refused
+from guthaben.services.delivery import Dispatcher
+from guthaben.services.notices import Notice, tell
 from guthaben.services.quarantine import Decision
 from guthaben.services.settling import Settler
-from guthaben.store import cases, practices
+from guthaben.services.targets import Targets
+from guthaben.store import cases, outbox, practices
 from guthaben.store.postgres_session import PostgresSession
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
@@ -20,6 +27,8 @@ from tests.meanwhile import Meanwhile
 from tests.services.fakes import FakeGateway
 from tests.services.house import CHF_30, PRACTICE, USD, metadata_of
 from tests.services.test_two_servers import quarantine_of, shown
+
+MAIL = MailSettings("127.0.0.1", 25, "none", None, None, "a@b.example", "G")
 
 
 @pytest.fixture
@@ -107,3 +116,26 @@ def test_new_practices_are_stored_in_one_order_by_everybody(
     servers[0].run(give_all)
     assert stored == sorted(stored)
     assert len(stored) == 20
+
+
+def test_who_gives_a_message_up_waits_for_its_practice_first(
+    servers: tuple[Store, Store],
+    meanwhile: Meanwhile,
+    monkeypatch: pytest.MonkeyPatch,
+    circles: list[BaseException],
+) -> None:
+    here, there = servers
+    contact = Targets(there).add_contact(PRACTICE, "ana@example.com")
+    here.run(lambda space: tell(space, PRACTICE, Notice.EMPTY, "k", {"debt_nano_usd": 0}))
+    refused = Never("no_such_mailbox")
+    dispatcher = Dispatcher(here, mail=lambda: MAIL, send=lambda *_message: refused)
+    here.run(dispatcher._spread_some)
+    meanwhile.at(
+        monkeypatch, outbox, "close",
+        lambda: Targets(there).erase_contact(PRACTICE, contact.contact_id),
+    )  # fmt: skip
+    with ThreadPoolExecutor(1) as senders:
+        assert dispatcher.send_due(senders) == 1
+    meanwhile.end()
+    assert circles == []
+    assert shown("SELECT status FROM credit_delivery") == [("dead",)]

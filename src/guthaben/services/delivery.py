@@ -229,6 +229,8 @@ class Dispatcher:
     def _store_outcome(self, space: Workspace, item: Claimed, outcome: Outcome) -> None:
         cursor, row, now_s = space.cursor, item.delivery, space.now_s
         place = (row.owner_no, row.target_id)
+        if isinstance(outcome, Never | Again) and item.practice_id:
+            space.practice(item.practice_id)  # it may be told of it: locked before its own rows
         match outcome:
             case Sent():
                 outbox.close(cursor, row, "delivered", "", now_s)
