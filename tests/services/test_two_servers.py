@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from guthaben.errors import PaymentRejected, PaymentUnavailable
-from guthaben.payments.gateway import CheckoutFacts, PaymentFacts
+from guthaben.payments.gateway import CheckoutFacts, PaymentFacts, RefundReceipt
 from guthaben.services.checkouts import close_record
 from guthaben.services.closing import PageCloser
 from guthaben.services.guthaben import Guthaben
@@ -117,6 +119,10 @@ class Late(FakeGateway):
         self.meanwhile()
         raise PaymentUnavailable("The provider is down.")
 
+    def refund(self, *_asked: Any, **_named: Any) -> RefundReceipt:
+        self.meanwhile()
+        raise PaymentUnavailable("The provider is down.")
+
 
 @pytest.fixture
 def late(meanwhile: Meanwhile) -> Late:
@@ -176,3 +182,33 @@ def test_a_refund_that_has_its_answer_by_now_is_no_alarm(
     assert refunds.resolve_waiting() == 1
     assert shown("SELECT status FROM credit_refund") == [("succeeded",)]
     assert shown("SELECT code FROM credit_alarm") == []
+
+
+def test_a_refund_that_was_given_up_while_another_server_made_it_is_made(
+    servers: tuple[Store, Store], gateway: FakeGateway, late: Late, clock: Clock
+) -> None:
+    """The first server slept before it asked, was refused for certain, and called it off."""
+    gateway.put("pi_1", metadata=metadata_of(""))
+    settler = Settler(servers[0], gateway)
+    settler.settle("pi_1")
+    given_up, asked, made = threading.Event(), threading.Event(), gateway.refund
+    there = Refunds(servers[1], gateway, settler)
+    resolving = threading.Thread(target=there.resolve_waiting)
+
+    def answered_late(*args: Any) -> RefundReceipt:
+        receipt = made(*args)
+        asked.set()
+        given_up.wait(10)
+        return receipt
+
+    def slept() -> None:
+        clock.wait(120)
+        resolving.start()
+        asked.wait(10)
+
+    gateway.refund, late.meanwhile = answered_late, slept  # type: ignore[method-assign]
+    with pytest.raises(PaymentUnavailable):
+        Refunds(servers[0], late, settler).refund("pi_1", Wish(None, "r-1", "a test"))
+    given_up.set()
+    resolving.join()
+    assert shown("SELECT status, provider_refund_id FROM credit_refund") == [("succeeded", "re_1")]

@@ -262,10 +262,16 @@ def _find(cursor: Cursor, ref: str) -> tuple[str, str] | None:
 def _move(
     space: Workspace, row: RefundRow, status: str, reason: str, provider_refund_id: str = ""
 ) -> bool:
-    """Move a request forward only: a late answer undoes nothing that was told before it."""
+    """Move a request forward only: a late answer undoes nothing that was told before it.
+
+    What we gave up without a word of the provider is no such thing: its refund may be there.
+    """
     before = refunds.WAITING
     if provider_refund_id:
         before |= _BEFORE.get(status, frozenset())
+        known = refunds.load(space.cursor, row.refund_id)
+        if known is not None and not known.provider_refund_id:
+            before |= {refunds.FAILED, refunds.CANCELED}
     ends = 0 if status in (*refunds.WAITING, refunds.SENT) else space.now_s
     return refunds.move(
         space.cursor, row.refund_id, status, from_statuses=before,
