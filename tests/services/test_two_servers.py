@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from guthaben.services.checkouts import close_record
 from guthaben.services.closing import PageCloser
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.quarantine import Decision, Quarantine
+from guthaben.services.reconcile import Reconciler
 from guthaben.services.refunds import Refunds, Wish
 from guthaben.services.settling import Settler
 from guthaben.services.topups import Topups
@@ -206,9 +207,37 @@ def test_a_refund_that_was_given_up_while_another_server_made_it_is_made(
         resolving.start()
         asked.wait(10)
 
-    gateway.refund, late.meanwhile = answered_late, slept  # type: ignore[method-assign]
+    gateway.refund, late.meanwhile = answered_late, slept  # type: ignore[assignment, method-assign]
     with pytest.raises(PaymentUnavailable):
         Refunds(servers[0], late, settler).refund("pi_1", Wish(None, "r-1", "a test"))
     given_up.set()
     resolving.join()
     assert shown("SELECT status, provider_refund_id FROM credit_refund") == [("succeeded", "re_1")]
+
+
+@pytest.mark.parametrize("fix", [True, False])
+def test_a_payment_made_and_credited_while_a_list_is_read_is_no_difference(
+    both: tuple[Guthaben, Guthaben],
+    gateway: FakeGateway,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    fix: bool,
+) -> None:
+    here, there = both
+    gateway.put(
+        "pi_1", metadata=metadata_of(""), status="requires_payment_method",
+        amount_received_rappen=0, created_at_s=clock.at_s - 600,
+    )  # fmt: skip
+    listed = gateway.payments_between
+
+    def paid_meanwhile(created_from_s: int, created_before_s: int) -> Iterator[PaymentFacts]:
+        for facts in list(listed(created_from_s, created_before_s)):
+            gateway.put("pi_1", status="succeeded", amount_received_rappen=3_000)
+            Settler(there.core.store, gateway).settle("pi_1")
+            yield facts
+
+    monkeypatch.setattr(gateway, "payments_between", paid_meanwhile)
+    inbox = Inbox(here, gateway, secrets=lambda: (SECRET,), livemode_expected=True)
+    report = Reconciler(here.core.store, gateway, inbox).run(clock.at_s - 3_600, fix=fix)
+    assert (report.payments, report.found) == (1, 0)
+    assert shown("SELECT code FROM credit_alarm") == []

@@ -166,6 +166,8 @@ class _Run:
         return compare(facts, ours, found)
 
     def _judge(self, facts: PaymentFacts, ours: OurSide, found: Found) -> None:
+        if not found.mendable and not self._stands(facts, found):
+            return
         action = Action.NONE
         if self.report.fixes:
             action = self._mend(facts, found) if found.mendable else Action.ALARMED
@@ -182,10 +184,13 @@ class _Run:
             return Action.ALARMED
         if verdict[0] == "quarantined":
             return Action.QUARANTINED
+        return Action.ALARMED if self._stands(facts, found) else Action.MENDED
+
+    def _stands(self, facts: PaymentFacts, found: Found) -> bool:
+        """Look again, at ours first: a list is older than what was booked while it was read."""
+        ours = self._side(facts.payment_id, facts)
         now = self._gateway.retrieve_payment(facts.payment_id)
-        ours = self._side(facts.payment_id, now)
-        again = {one.cause for one in self._compare(now, ours)}
-        return Action.ALARMED if found.cause in again else Action.MENDED
+        return found.cause in {one.cause for one in self._compare(now, ours)}
 
     def _unmet(self, payment_id: str | None, metadata: Mapping[str, str] | None = None) -> None:
         """Look at a payment that another list names and the list of payments did not show."""
