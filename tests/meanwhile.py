@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ _WAITING = (
     " AND wait_event_type = 'Lock'"
 )
 _A_LOOK_S = 0.002
+_PATIENCE_S = 30
 
 
 class Meanwhile:
@@ -36,7 +38,9 @@ class Meanwhile:
         self._threads.append(thread)
         thread.start()
         with psycopg.connect(self._url, autocommit=True) as con:
+            end_s = time.monotonic() + _PATIENCE_S
             while thread.is_alive() and con.execute(_WAITING).fetchone() == (0,):
+                assert time.monotonic() < end_s, "it neither ends nor waits for a lock of ours"
                 thread.join(_A_LOOK_S)
 
     def _do(self, work: Callable[[], Any]) -> None:
