@@ -108,7 +108,7 @@ class _Wakeups:
 
 
 class Store:
-    """Opens a database; thread-safe; close it, or use it as a context manager."""
+    """Opens a database; thread-safe; close it."""
 
     def __init__(
         self,
