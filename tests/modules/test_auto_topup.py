@@ -288,6 +288,7 @@ def test_a_refused_repetition_says_nothing_about_the_first_try(
     run(con)
     create.side_effect = refused
     told = run(con)
+    assert create.call_count == 2, "it was asked again"
     assert (told["reason"], told["paused"]) == ("pending_auto_topup", False)
     assert [row["status"] for row in rows(con)] == ["unknown"]
     assert get_topup_settings(con, "prac_top").auto_topup_enabled
