@@ -3,6 +3,7 @@
 The claim is committed with the refusal: when the answer arrives, the attempt is on record.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from guthaben import AsyncGuthaben, InsufficientCredit
+from guthaben.openai import wrap
 from guthaben.payments.gateway import ChargeOrder
 from guthaben.services.topup_settings import AutoTopupChange
 from guthaben.store import settings
@@ -40,8 +43,8 @@ class House:
     def _held_up(self, _order: ChargeOrder) -> None:
         self.allowed.wait(10)
 
-    def arm(self) -> None:
-        """Switch the top-up on, for refused calls only: no balance is below the trigger."""
+    def arm(self, trigger_nano_usd: int = 0) -> None:
+        """Switch the top-up on; with 0 for refused calls only: no balance is below the trigger."""
 
         def card(space: Workspace) -> None:
             number, mode = space.practice_no(PRACTICE), space.practice(PRACTICE).mode
@@ -52,7 +55,9 @@ class House:
         topups = self.served.services.payments.topups
         topups.change_settings(
             PRACTICE,
-            AutoTopupChange(True, trigger_below_nano_usd=0, consent_text_version="2026-11"),
+            AutoTopupChange(
+                True, trigger_below_nano_usd=trigger_nano_usd, consent_text_version="2026-11"
+            ),
         )
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
@@ -103,6 +108,21 @@ def chat(house: House) -> httpx.Response:
 
 def endless_chat(house: House) -> httpx.Response:
     return house.post("/openai/v1/chat/completions", {"model": MODEL, "messages": MESSAGES})
+
+
+def wrapped(house: House) -> None:
+    client = wrap(house.served.client(house.served.key("prac_free")), house.served.credit, PRACTICE)
+    client.chat.completions.create(model=MODEL, messages=MESSAGES)
+
+
+def wrapped_async(house: House) -> None:
+    async def work() -> None:
+        credit = AsyncGuthaben(house.served.credit.core)
+        async with house.served.async_client(house.served.key("prac_free")) as bare:
+            client = wrap(bare, credit, PRACTICE)
+            await client.chat.completions.create(model=MODEL, messages=MESSAGES)
+
+    asyncio.run(work())
 
 
 def own(house: House) -> httpx.Response:
@@ -160,6 +180,33 @@ def test_the_call_goes_on_where_credit_comes_in_time(
     assert passed.status_code in (200, 201), passed.text
     assert house.attempts() == ["succeeded"]
     assert len(house.provider.charges) == 1
+
+
+@pytest.mark.parametrize("door", [endless_chat, wrapped, wrapped_async])
+@pytest.mark.parametrize(("trigger_nano_usd", "charged"), [(0, []), (USD, ["pending"])])
+def test_an_answer_that_is_shortened_charges_only_who_is_low(
+    opened: Callable[..., House], door: Callable[[House], object], trigger_nano_usd: int,
+    charged: list[str],
+) -> None:  # fmt: skip
+    """The longest answer is refused inside, and a shorter one passes: nothing was lacking."""
+    house = opened()
+    house.arm(trigger_nano_usd)
+    house.served.give(USD // 1_000)
+    house.served.give(10 * USD, "prac_free")
+    door(house)
+    call = house.served.settled()
+    assert (call.status, call.reserved_nano_usd <= USD // 1_000) == ("settled", True)
+    assert house.attempts() == charged
+
+
+@pytest.mark.parametrize("door", [wrapped, wrapped_async])
+def test_what_is_refused_for_good_claims_a_topup_through_a_wrapped_client(
+    opened: Callable[..., House], door: Callable[[House], object]
+) -> None:
+    house = opened()
+    with pytest.raises(InsufficientCredit):
+        door(house)
+    assert house.attempts() == ["pending"]
 
 
 def test_nobody_waits_longer_than_agreed(opened: Callable[..., House]) -> None:

@@ -42,6 +42,8 @@ class Reserve(NamedTuple):
     overage_policy: int = 0
     """Not 0: a lease, a call under the rules of the Cycles protocol."""
     told: Told | None = None
+    is_tentative: bool = False
+    """A refusal is no lack of credit yet: less will be asked for, and the last of it plainly."""
 
 
 class RecordUsage(NamedTuple):
@@ -333,8 +335,11 @@ def body_hash(command: KeyedCommand) -> int:
 
     Trailing fields that hold their default are left out, so that a field added at the end later
     does not change the hash of what was stored before. Who asks is no part of it: a lost answer is
-    asked for again, though the API key was exchanged for a newer one in between.
+    asked for again, though the API key was exchanged for a newer one in between. Nor is what would
+    follow from a refusal.
     """
+    if type(command) is Reserve and command.is_tentative:
+        command = command._replace(is_tentative=False)
     if isinstance(command, Reserve | RecordUsage | LeaseAsk) and command.origin.api_key_id:
         command = command._replace(origin=command.origin._replace(api_key_id=""))
     body = tuple(command)

@@ -127,12 +127,17 @@ class Quote:
 
 
 class Fitting:
-    """Finds what to reserve: nobody asks for the balance, each refusal tells what is left."""
+    """Finds what to reserve: nobody asks for the balance, each refusal tells what is left.
+
+    What may still become shorter is asked for tentatively, so that its refusal charges no card.
+    """
 
     def __init__(self, quoted: Quote, most_output_tokens: int) -> None:
         self._quote = quoted
         self._most = most_output_tokens
         self._turns = _TURNS
+        output = quoted.request.output
+        self.is_tentative = output is not None and output.at_most < 0
         self.fitted = quoted.fit(MAX_COMMAND_NANO_USD, most_output_tokens)
 
     @property
@@ -140,15 +145,23 @@ class Fitting:
         """What to reserve, at least 1."""
         return max(1, self.fitted.amount_nano_usd)
 
-    def shrinks(self, available_nano_usd: int) -> bool:
-        """Take a shorter answer that is affordable; False where there is none worth having."""
-        output = self._quote.request.output
-        self._turns -= 1
-        if output is None or output.at_most >= 0 or self._turns <= 0:
+    def goes_on(self, available_nano_usd: int) -> bool:
+        """Choose what to ask for after a refusal; False where that was the last word.
+
+        A shorter answer that is affordable; where there is none worth having, the shortest one,
+        once and plainly, so that the refusal of it counts.
+        """
+        if not self.is_tentative:
             return False
+        self._turns -= 1
         self.fitted = self._quote.fit(available_nano_usd, self._most)
-        enough = (self.fitted.max_output_tokens or 0) >= LEAST_OUTPUT_TOKENS
-        return enough and self.fitted.amount_nano_usd <= available_nano_usd
+        if (self.fitted.max_output_tokens or 0) < LEAST_OUTPUT_TOKENS:
+            least = min(LEAST_OUTPUT_TOKENS, self._most)
+            self.fitted = self._quote.fit(MAX_COMMAND_NANO_USD, least)
+            self.is_tentative = False
+        elif self._turns <= 1:
+            self.is_tentative = False
+        return True
 
 
 def quote(

@@ -12,16 +12,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
+from guthaben.domain.commands import Reserve
 from guthaben.errors import CapExceeded, InsufficientCredit, InvalidInput
-from guthaben.services import metered_calls
+from guthaben.services import metered_calls, requests
 from guthaben.services.ai_quotes import Endpoint, Fitting, Quote
 from guthaben.services.ai_streams import Told
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.audio_length import AUDIO_TOKENS_PER_S, audio_length_us
-from guthaben.services.checks import ReserveOptions
+from guthaben.services.checks import ReserveOptions, practice_id_of
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.handles import AsyncCallHandle, CallHandle
 from guthaben.services.metered_calls import Arguments, Meter
+from guthaben.services.priced import new_key
 
 log = logging.getLogger("guthaben")
 
@@ -38,6 +40,12 @@ def _options(meter: Meter, endpoint: Endpoint, quote: Quote) -> ReserveOptions:
     }
     options.update(meter.origin)  # type: ignore[typeddict-item]
     return options
+
+
+def _command(fitting: Fitting, options: ReserveOptions) -> Reserve:
+    """Reserve what fits; a refusal of what may be shorter is no lack of credit yet."""
+    command = requests.reserve_command(fitting.amount_nano_usd, new_key(), options)
+    return command._replace(is_tentative=fitting.is_tentative)
 
 
 def _said(endpoint: Endpoint, quote: Quote, answer: Any) -> tuple[Quote, Any]:
@@ -95,13 +103,16 @@ class Metered:
     def _reserved(self, quote: Quote) -> tuple[CallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._endpoint, quote)
+        practice_id = practice_id_of(self._meter.practice_id)
         while True:
-            amount = fitting.amount_nano_usd
             try:
-                return self._credit.reserve(self._meter.practice_id, amount, **options), fitting
+                outcome = self._credit.execute_or_wait(practice_id, _command(fitting, options))
             except (InsufficientCredit, CapExceeded) as error:
-                if not fitting.shrinks(error.available_nano_usd):
+                if not fitting.goes_on(error.available_nano_usd):
                     raise
+            else:
+                assert outcome.call is not None
+                return CallHandle(self._credit, practice_id, outcome.call, replayed=False), fitting
 
 
 class MeteredStream:
@@ -188,14 +199,17 @@ class AsyncMetered:
     async def _reserved(self, quote: Quote) -> tuple[AsyncCallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._endpoint, quote)
-        practice_id = self._meter.practice_id
+        practice_id = practice_id_of(self._meter.practice_id)
         while True:
+            command = _command(fitting, options)
             try:
-                call = await self._credit.reserve(practice_id, fitting.amount_nano_usd, **options)
+                outcome = await self._credit.execute_or_wait(practice_id, command)
             except (InsufficientCredit, CapExceeded) as error:
-                if not fitting.shrinks(error.available_nano_usd):
+                if not fitting.goes_on(error.available_nano_usd):
                     raise
             else:
+                assert outcome.call is not None
+                call = AsyncCallHandle(self._credit, practice_id, outcome.call, replayed=False)
                 return call, fitting
 
 

@@ -73,6 +73,8 @@ def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
     if outcome.ok or outcome.reason not in LACK_OF_CREDIT:
         return 0
     if isinstance(command, Reserve):
+        if command.is_tentative:
+            return 0
         missing = command.amount_nano_usd - outcome.available_nano_usd
         # What remains for a lease is told less the debt already.
         return max(1, missing if command.overage_policy else missing + practice.debt_nano_usd)

@@ -131,9 +131,10 @@ async def reserve(
 ) -> tuple[Hold, Fitted]:
     """Reserve what a request can cost; an answer without a limit gets what is affordable.
 
-    Nobody asks for the balance first: what a refusal tells is what the next try fits into. Where
-    nothing fits, an automatic charge under way is waited for, as long as agreed, once. Raises what
-    reserving raises; `CallFinished` is not raised, a used key is the caller's to refuse.
+    Nobody asks for the balance first: what a refusal tells is what the next try fits into; only the
+    last refusal counts as a lack of credit. Where nothing fits, an automatic charge under way is
+    waited for, as long as agreed, once. Raises what reserving raises; `CallFinished` is not raised,
+    a used key is the caller's to refuse.
     """
     fitting = Fitting(quote, most_output_tokens)
     options: ReserveOptions = {
@@ -146,10 +147,11 @@ async def reserve(
     is_unknown = has_waited = False
     while True:
         command = requests.reserve_command(fitting.amount_nano_usd, key, options)
+        command = command._replace(is_tentative=fitting.is_tentative)
         try:
             outcome = await credit.execute(practice_id, command)
         except (InsufficientCredit, CapExceeded) as error:
-            if fitting.shrinks(error.available_nano_usd):
+            if fitting.goes_on(error.available_nano_usd):
                 continue
             lacks = isinstance(error, InsufficientCredit) and not has_waited
             if not (lacks and await credit.credit_came(practice_id)):
