@@ -63,7 +63,12 @@ def test_every_field_of_a_reservation_counts(field: str, value: Any) -> None:
 
 
 def test_all_fields_of_a_reservation_were_tried() -> None:
-    assert {"key", *(name for name, _ in FIELDS)} == set(Reserve._fields)
+    assert {"key", "is_tentative", *(name for name, _ in FIELDS)} == set(Reserve._fields)
+
+
+def test_whether_a_refusal_would_be_the_last_is_no_part_of_the_body() -> None:
+    command = Reserve("k", 5, origin=Origin("u"), told=Told("t"))
+    assert body_hash(command._replace(is_tentative=True)) == body_hash(command)
 
 
 def test_a_missing_period_is_not_the_current_one() -> None:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from guthaben.domain.caps import Cap
 from guthaben.errors import CapExceeded, ConfigError, InsufficientCredit, Refused
 from guthaben.services import upstreams
+from guthaben.services.ai_quotes import LEAST_OUTPUT_TOKENS, Fitting, Quote, quote
 from guthaben.services.upstreams import Upstream
 from guthaben.texts import LANGUAGES
 from guthaben.web.gateway import bodies, errors, pool, texts
@@ -20,6 +21,7 @@ from guthaben.web.gateway.bodies import Form, Upload
 from guthaben.web.gateway.limits import Limits
 from guthaben.web.gateway.settings import GatewaySettings
 from guthaben.web.problems import Problem
+from tests.domain.price_desk import BOOK, NOW
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -35,6 +37,76 @@ def test_refusals_say_what_there_is_and_where_to_buy(language: str) -> None:
     assert " 7 " in texts.say(wait, language)
     technical = Problem(502, "upstream_lost", "The answer was lost.")
     assert texts.say(technical, language) == "The answer was lost."
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def quoted(**more: Any) -> Quote:
+    """A chat with a model that costs 1,000 nano-USD per token."""
+    body = {"model": "gpt-azure", "messages": [{"role": "user", "content": "hi"}], **more}
+    return quote(BOOK, "chat", body, NOW, provider="azure")
+
+
+TAKEN = quoted(max_tokens=1).fit(0, 1).amount_nano_usd - 1_000
+"""What the question costs at most."""
+
+
+def fitting(most: int = 4_096, **more: Any) -> Fitting:
+    return Fitting(quoted(**more), most)
+
+
+def asked(it: Fitting) -> tuple[int, bool]:
+    """How many tokens of an answer are asked for, and whether that is not the last word."""
+    command = it.command("k", {})
+    return (command.amount_nano_usd - TAKEN) // 1_000, command.is_tentative
+
+
+def left(tokens: int) -> int:
+    return TAKEN + tokens * 1_000
+
+
+def test_what_has_a_limit_is_asked_for_once_and_plainly() -> None:
+    it = fitting(max_tokens=50)
+    assert asked(it) == (50, False)
+    assert not it.goes_on(left(49))
+
+
+def test_what_has_none_fits_into_what_is_left() -> None:
+    it = fitting()
+    assert asked(it) == (4_096, True)
+    assert it.goes_on(left(21) - 1)
+    assert asked(it) == (20, True)
+
+
+@pytest.mark.parametrize(("most", "least"), [(4_096, LEAST_OUTPUT_TOKENS), (5, 5)])
+def test_the_shortest_answer_is_asked_for_once_and_plainly(most: int, least: int) -> None:
+    """Its refusal tells what is needed at least, and counts as a lack of credit."""
+    it = fitting(most)
+    assert it.goes_on(left(least) - 1)
+    assert asked(it) == (least, False)
+    assert not it.goes_on(left(least) - 1)
+
+
+def test_whoever_keeps_coming_too_late_asks_plainly_at_last() -> None:
+    it = fitting()
+    heard = [asked(it)]
+    for tokens in (90, 80, 70, 60, 50, 40):
+        if not it.goes_on(left(tokens)):
+            break
+        heard.append(asked(it))
+    assert [tentative for _, tentative in heard] == [True, True, True, True, False]
+    assert heard[-1] == (60, False)
+
+
+def test_who_waits_for_credit_does_so_once_and_begins_anew() -> None:
+    it, error = fitting(), InsufficientCredit(0, 1)
+    assert it.goes_on(0)
+    assert it.may_wait(error)
+    assert not it.may_wait(CapExceeded(0, 1))
+    again = it.anew()
+    assert asked(again) == (4_096, True)
+    assert not again.may_wait(error)
 
 
 # ---------------------------------------------------------------- limits

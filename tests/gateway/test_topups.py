@@ -15,6 +15,7 @@ import pytest
 from guthaben import AsyncGuthaben, InsufficientCredit
 from guthaben.openai import wrap
 from guthaben.payments.gateway import ChargeOrder
+from guthaben.services.request_bounds import DEFAULT_OUTPUT_TOKENS
 from guthaben.services.topup_settings import AutoTopupChange
 from guthaben.store import settings
 from guthaben.store.settings import TopupSettingsRow
@@ -182,7 +183,24 @@ def test_the_call_goes_on_where_credit_comes_in_time(
     assert len(house.provider.charges) == 1
 
 
-@pytest.mark.parametrize("door", [endless_chat, wrapped, wrapped_async])
+ENDLESS = [endless_chat, wrapped, wrapped_async]
+
+
+@pytest.mark.parametrize("door", ENDLESS)
+def test_credit_that_came_in_time_makes_room_for_the_longest_answer(
+    opened: Callable[..., House], door: Callable[[House], object]
+) -> None:
+    """What was asked for last, the shortest answer, is not what is asked for then."""
+    house = opened(wait_s=10)
+    house.served.give(10 * USD, "prac_free")
+    house.allowed.set()
+    door(house)
+    limits = {seen["body"]["max_completion_tokens"] for seen in house.served.provider.seen}
+    assert limits == {DEFAULT_OUTPUT_TOKENS}
+    assert house.attempts() == ["succeeded"]
+
+
+@pytest.mark.parametrize("door", ENDLESS)
 @pytest.mark.parametrize(("trigger_nano_usd", "charged"), [(0, []), (USD, ["pending"])])
 def test_an_answer_that_is_shortened_charges_only_who_is_low(
     opened: Callable[..., House], door: Callable[[House], object], trigger_nano_usd: int,
@@ -199,7 +217,7 @@ def test_an_answer_that_is_shortened_charges_only_who_is_low(
     assert house.attempts() == charged
 
 
-@pytest.mark.parametrize("door", [wrapped, wrapped_async])
+@pytest.mark.parametrize("door", ENDLESS[1:])
 def test_what_is_refused_for_good_claims_a_topup_through_a_wrapped_client(
     opened: Callable[..., House], door: Callable[[House], object]
 ) -> None:

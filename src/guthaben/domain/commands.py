@@ -43,7 +43,7 @@ class Reserve(NamedTuple):
     """Not 0: a lease, a call under the rules of the Cycles protocol."""
     told: Told | None = None
     is_tentative: bool = False
-    """A refusal is no lack of credit yet: less will be asked for, and the last of it plainly."""
+    """Its refusal is no lack of credit yet: its caller will ask for less, the last time plainly."""
 
 
 class RecordUsage(NamedTuple):
@@ -335,8 +335,8 @@ def body_hash(command: KeyedCommand) -> int:
 
     Trailing fields that hold their default are left out, so that a field added at the end later
     does not change the hash of what was stored before. Who asks is no part of it: a lost answer is
-    asked for again, though the API key was exchanged for a newer one in between. Nor is what would
-    follow from a refusal.
+    asked for again, though the API key was exchanged for a newer one in between. Nor is whether a
+    refusal would be the last.
     """
     if type(command) is Reserve and command.is_tentative:
         command = command._replace(is_tentative=False)

@@ -14,16 +14,18 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from guthaben.domain.bounds import bound_nano_usd, input_tokens, output_tokens
+from guthaben.domain.commands import Reserve
 from guthaben.domain.metering import INPUT_TOKEN_METERS
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.price_book import PriceBook
 from guthaben.domain.pricing import RateCard
-from guthaben.errors import InvalidInput, Refused
+from guthaben.errors import InsufficientCredit, InvalidInput, Refused
 from guthaben.services import media_bounds, request_bounds
 from guthaben.services.audio_length import audio_length_us
-from guthaben.services.checks import SettleOptions
+from guthaben.services.checks import ReserveOptions, SettleOptions
 from guthaben.services.provider_usage import Flavour, UsageRead, read_usage
 from guthaben.services.request_bounds import Fitted, Request, fit
+from guthaben.services.requests import reserve_command
 from guthaben.services.token_count import TokenCount, offline_counter
 
 log = logging.getLogger("guthaben")
@@ -129,13 +131,14 @@ class Quote:
 class Fitting:
     """Finds what to reserve: nobody asks for the balance, each refusal tells what is left.
 
-    What may still become shorter is asked for tentatively, so that its refusal charges no card.
+    What may still become shorter is asked for tentatively: its refusal is no lack of credit yet.
     """
 
-    def __init__(self, quoted: Quote, most_output_tokens: int) -> None:
+    def __init__(self, quoted: Quote, most_output_tokens: int, *, has_waited: bool = False) -> None:
         self._quote = quoted
         self._most = most_output_tokens
         self._turns = _TURNS
+        self._has_waited = has_waited
         output = quoted.request.output
         self.is_tentative = output is not None and output.at_most < 0
         self.fitted = quoted.fit(MAX_COMMAND_NANO_USD, most_output_tokens)
@@ -145,23 +148,35 @@ class Fitting:
         """What to reserve, at least 1."""
         return max(1, self.fitted.amount_nano_usd)
 
+    def command(self, key: str, options: ReserveOptions) -> Reserve:
+        """Ask for it."""
+        command = reserve_command(self.amount_nano_usd, key, options)
+        return command._replace(is_tentative=self.is_tentative)
+
     def goes_on(self, available_nano_usd: int) -> bool:
         """Choose what to ask for after a refusal; False where that was the last word.
 
-        A shorter answer that is affordable; where there is none worth having, the shortest one,
-        once and plainly, so that the refusal of it counts.
+        A shorter answer that is affordable; where none is worth having, or others keep taking what
+        was left, the shortest or shorter one once more and plainly, so that its refusal counts.
         """
         if not self.is_tentative:
             return False
         self._turns -= 1
         self.fitted = self._quote.fit(available_nano_usd, self._most)
-        if (self.fitted.max_output_tokens or 0) < LEAST_OUTPUT_TOKENS:
+        too_short = (self.fitted.max_output_tokens or 0) < LEAST_OUTPUT_TOKENS
+        if too_short:
             least = min(LEAST_OUTPUT_TOKENS, self._most)
             self.fitted = self._quote.fit(MAX_COMMAND_NANO_USD, least)
-            self.is_tentative = False
-        elif self._turns <= 1:
-            self.is_tentative = False
+        self.is_tentative = not too_short and self._turns > 1
         return True
+
+    def may_wait(self, error: Exception) -> bool:
+        """Tell whether a charge under way could help after the last refusal; once, it may."""
+        return isinstance(error, InsufficientCredit) and not self._has_waited
+
+    def anew(self) -> Fitting:
+        """Begin again with the longest answer, after credit came."""
+        return Fitting(self._quote, self._most, has_waited=True)
 
 
 def quote(

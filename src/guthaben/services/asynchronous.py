@@ -109,7 +109,7 @@ class AsyncGuthaben:
         try:
             return await self.execute(practice_id, command)
         except InsufficientCredit:
-            if command.is_tentative or not await self.credit_came(practice_id):
+            if not await self.credit_came(practice_id):
                 raise
         return await self.execute(practice_id, command)
 

@@ -89,16 +89,15 @@ class Guthaben:
             amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
         key = priced.new_key() if key is None else key
         command = requests.reserve_command(amount_nano_usd, key, rest)
-        outcome = self.execute_or_wait(checks.practice_id_of(practice_id), command)
+        outcome = self._reserve(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None
         return CallHandle(self, practice_id, outcome.call, replayed=outcome.replayed, by=by)
 
-    def execute_or_wait(self, practice_id: str, command: Reserve) -> Outcome:
-        """Reserve; where credit lacks, wait as long as agreed for a charge under way, try again."""
+    def _reserve(self, practice_id: str, command: Reserve) -> Outcome:
         try:
             return self.execute(practice_id, command)
         except InsufficientCredit:
-            if command.is_tentative or not self.core.credit_came(practice_id):
+            if not self.core.credit_came(practice_id):
                 raise
         return self.execute(practice_id, command)
 

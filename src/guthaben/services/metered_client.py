@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
-from guthaben.domain.commands import Reserve
 from guthaben.errors import CapExceeded, InsufficientCredit, InvalidInput
-from guthaben.services import metered_calls, requests
+from guthaben.services import metered_calls
 from guthaben.services.ai_quotes import Endpoint, Fitting, Quote
 from guthaben.services.ai_streams import Told
 from guthaben.services.asynchronous import AsyncGuthaben
@@ -40,12 +39,6 @@ def _options(meter: Meter, endpoint: Endpoint, quote: Quote) -> ReserveOptions:
     }
     options.update(meter.origin)  # type: ignore[typeddict-item]
     return options
-
-
-def _command(fitting: Fitting, options: ReserveOptions) -> Reserve:
-    """Reserve what fits; a refusal of what may be shorter is no lack of credit yet."""
-    command = requests.reserve_command(fitting.amount_nano_usd, new_key(), options)
-    return command._replace(is_tentative=fitting.is_tentative)
 
 
 def _said(endpoint: Endpoint, quote: Quote, answer: Any) -> tuple[Quote, Any]:
@@ -106,10 +99,13 @@ class Metered:
         practice_id = practice_id_of(self._meter.practice_id)
         while True:
             try:
-                outcome = self._credit.execute_or_wait(practice_id, _command(fitting, options))
+                outcome = self._credit.execute(practice_id, fitting.command(new_key(), options))
             except (InsufficientCredit, CapExceeded) as error:
-                if not fitting.goes_on(error.available_nano_usd):
+                if fitting.goes_on(error.available_nano_usd):
+                    continue
+                if not (fitting.may_wait(error) and self._credit.core.credit_came(practice_id)):
                     raise
+                fitting = fitting.anew()
             else:
                 assert outcome.call is not None
                 return CallHandle(self._credit, practice_id, outcome.call, replayed=False), fitting
@@ -201,12 +197,15 @@ class AsyncMetered:
         options = _options(self._meter, self._endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
         while True:
-            command = _command(fitting, options)
+            command = fitting.command(new_key(), options)
             try:
-                outcome = await self._credit.execute_or_wait(practice_id, command)
+                outcome = await self._credit.execute(practice_id, command)
             except (InsufficientCredit, CapExceeded) as error:
-                if not fitting.goes_on(error.available_nano_usd):
+                if fitting.goes_on(error.available_nano_usd):
+                    continue
+                if not (fitting.may_wait(error) and await self._credit.credit_came(practice_id)):
                     raise
+                fitting = fitting.anew()
             else:
                 assert outcome.call is not None
                 call = AsyncCallHandle(self._credit, practice_id, outcome.call, replayed=False)

@@ -144,19 +144,16 @@ async def reserve(
         "model": quote.model,
         **origin,
     }
-    is_unknown = has_waited = False
+    is_unknown = False
     while True:
-        command = requests.reserve_command(fitting.amount_nano_usd, key, options)
-        command = command._replace(is_tentative=fitting.is_tentative)
         try:
-            outcome = await credit.execute(practice_id, command)
+            outcome = await credit.execute(practice_id, fitting.command(key, options))
         except (InsufficientCredit, CapExceeded) as error:
             if fitting.goes_on(error.available_nano_usd):
                 continue
-            lacks = isinstance(error, InsufficientCredit) and not has_waited
-            if not (lacks and await credit.credit_came(practice_id)):
+            if not (fitting.may_wait(error) and await credit.credit_came(practice_id)):
                 raise
-            has_waited, fitting = True, Fitting(quote, most_output_tokens)
+            fitting = fitting.anew()
         except OutcomeUnknown:
             # The same key tells what happened; a hold left behind might be charged when it expires.
             if is_unknown:
