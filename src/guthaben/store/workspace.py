@@ -73,11 +73,10 @@ def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
     if outcome.ok or outcome.reason not in LACK_OF_CREDIT:
         return 0
     if isinstance(command, Reserve):
-        if command.is_tentative:
-            return 0
-        missing = command.amount_nano_usd - outcome.available_nano_usd
         # What remains for a lease is told less the debt already.
-        return max(1, missing if command.overage_policy else missing + practice.debt_nano_usd)
+        owed = 0 if command.overage_policy else practice.debt_nano_usd
+        missing = command.amount_nano_usd - outcome.available_nano_usd + owed
+        return 0 if command.is_tentative else max(1, missing)
     if isinstance(command, RecordUsage):
         return max(1, command.cost_nano_usd - outcome.available_nano_usd)
     return int(isinstance(command, LeaseCommit))
@@ -273,9 +272,7 @@ class Workspace:
         ]
         self._pending.write_fulfilled()
         for kind, ref in refs:
-            if not ref:
-                continue
-            owner = topups.find_payment(self.cursor, event.provider, kind, ref)
+            owner = topups.find_payment(self.cursor, event.provider, kind, ref) if ref else None
             if owner is not None:
                 topups.register_alias(self.cursor, event, owner, refs, self.now_s)
                 return Outcome(True, "duplicate", False, event=event)
