@@ -12,7 +12,7 @@ from typing import Any, Final
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.checks import OriginOptions
 from guthaben.services.guthaben import Guthaben
-from guthaben.services.metered_calls import ENDPOINT_OF, Meter
+from guthaben.services.metered_calls import ENDPOINT_OF, Meter, Method
 from guthaben.services.metered_client import AsyncMetered, Metered
 from guthaben.services.request_bounds import DEFAULT_OUTPUT_TOKENS
 
@@ -20,6 +20,8 @@ __all__ = ["wrap"]
 
 _FREE: Final = frozenset({"models", "base_url", "close", "is_closed", "max_retries", "timeout"})
 _COPIES: Final = frozenset({"with_options", "copy"})
+_RAW: Final = "with_raw_response"
+"""Stands before a method, or before a part that has methods; what is sent stays the same."""
 
 
 def wrap(
@@ -55,12 +57,13 @@ class _Node:
 
     def __getattr__(self, name: str) -> Any:
         path = (*self._path, name)
-        if path in ENDPOINT_OF:
-            method, endpoint = getattr(self._inner, name), ENDPOINT_OF[path]
+        plain = tuple(part for part in path if part != _RAW)
+        if plain in ENDPOINT_OF:
+            made_by = Method(ENDPOINT_OF[plain], getattr(self._inner, name), path != plain)
             if isinstance(self._credit, AsyncGuthaben):
-                return AsyncMetered(self._credit, self._meter, endpoint, method)
-            return Metered(self._credit, self._meter, endpoint, method)
-        if any(known[: len(path)] == path for known in ENDPOINT_OF):
+                return AsyncMetered(self._credit, self._meter, made_by)
+            return Metered(self._credit, self._meter, made_by)
+        if any(known[: len(plain)] == plain for known in ENDPOINT_OF):
             return _Node(getattr(self._inner, name), self._credit, self._meter, path)
         if not self._path and name in _FREE:
             return getattr(self._inner, name)

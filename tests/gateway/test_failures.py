@@ -143,6 +143,17 @@ def test_a_stream_that_breaks_is_billed_by_what_was_seen(served: Served, kind: s
         list(served.client().chat.completions.create(**body))  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_a_stream_that_fails_before_it_begins_costs_nothing(served: Served, path: str) -> None:
+    served.provider.behaviours.set({"kind": "error-in-stream", "after_chunks": 0})
+    body = {**BODY, "stream": True} if path.startswith("/chat") else {
+        "model": MODEL, "input": "Say hello.", "stream": True}  # fmt: skip
+    with served.http.stream("POST", path, json=body) as answer:
+        assert '"error"' in answer.read().decode()
+    call = served.settled()
+    assert (call.status, call.cost_nano_usd) == ("released", 0)
+
+
 def leave_half_way(served: Served, **more: Any) -> None:
     body = {**BODY, "model": "sandbox-slow-stream", "stream": True, **more}
     with served.http.stream("POST", "/chat/completions", json=body, timeout=20) as answer:

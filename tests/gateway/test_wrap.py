@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from guthaben import AsyncGuthaben, InsufficientCredit
+from guthaben.errors import InvalidInput
 from guthaben.openai import wrap
 from guthaben.sandbox import ai_answers
 from guthaben.sandbox.ai_app import Provider, create_ai_app
@@ -105,6 +106,48 @@ def test_errors_end_the_call(direct: Direct) -> None:
     assert direct.last().cost_nano_usd == direct.last().reserved_nano_usd
 
 
+def test_raw_answers_are_metered_too(direct: Direct) -> None:
+    client = direct.client()
+    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=SAY, max_tokens=7)
+    assert raw.headers["x-request-id"]
+    usage = raw.parse().usage
+    assert direct.last().cost_nano_usd == usage.prompt_tokens * 150 + 7 * 600
+    client.with_raw_response.responses.create(model=MODEL, input="Hello.", max_output_tokens=16)
+    assert direct.last().output_tokens == 16
+    heard = ("said.wav", io.BytesIO(ai_answers.sound(9)))
+    client.audio.transcriptions.with_raw_response.create(
+        model="whisper-1", file=heard, response_format="text"
+    )
+    assert 900_000 <= direct.last().cost_nano_usd < 901_000
+    with pytest.raises(InvalidInput, match="streamed"):
+        client.chat.completions.with_raw_response.create(model=MODEL, messages=SAY, stream=True)
+    assert len(direct.credit.calls(PRACTICE)) == 3
+
+
+def test_a_stream_that_fails_before_it_begins_costs_nothing(direct: Direct) -> None:
+    direct.provider.behaviours.set({"kind": "error-in-stream", "after_chunks": 0})
+    with pytest.raises(openai.APIError):
+        list(direct.client().chat.completions.create(model=MODEL, messages=SAY, stream=True))
+    assert (direct.last().status, direct.last().cost_nano_usd) == ("released", 0)
+
+    async def work() -> None:
+        async with direct.bare_async() as bare:
+            client = wrap(bare, AsyncGuthaben(direct.credit.core), PRACTICE)
+            stream = await client.chat.completions.create(model=MODEL, messages=SAY, stream=True)
+            with pytest.raises(openai.APIError):
+                async for _ in stream:
+                    pass
+            raw = await client.chat.completions.with_raw_response.create(
+                model=MODEL, messages=SAY, max_tokens=7
+            )
+            assert raw.parse().usage.completion_tokens == 7
+
+    asyncio.run(work())
+    raw, failed, _ = direct.credit.calls(PRACTICE)
+    assert (failed.status, failed.cost_nano_usd) == ("released", 0)
+    assert (raw.status, raw.output_tokens) == ("settled", 7)
+
+
 def test_without_credit_nobody_is_asked(direct: Direct) -> None:
     client = wrap(direct.client()._inner, direct.credit, "prac_poor")
     with pytest.raises(InsufficientCredit):
@@ -117,7 +160,9 @@ def test_what_is_not_metered_is_not_let_through(direct: Direct) -> None:
     for ask in (
         lambda: client.completions,
         lambda: client.chat.completions.parse,
-        lambda: client.chat.completions.with_raw_response,
+        lambda: client.chat.completions.with_streaming_response,
+        lambda: client.with_raw_response.models,
+        lambda: client.chat.completions.with_raw_response.parse,
         lambda: client.responses.retrieve,
         lambda: client.fine_tuning,
         lambda: client.post,

@@ -67,6 +67,11 @@ class Told:
         self.done = False
         """Whether the stream said that this was all."""
 
+    @property
+    def used_nothing(self) -> bool:
+        """Whether the provider failed before anything was made."""
+        return self.said is None and self.failed and not self.seen.tokens
+
     def note(self, body: Mapping[str, Any]) -> None:
         """Take in one event."""
         kind = body.get("type")

@@ -5,7 +5,7 @@ Law: as at the gateway: the bound is of what is really sent. Nothing here calls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +39,15 @@ class Meter(NamedTuple):
     plan: str
     """The caller's own word on the plan; empty: the practice's."""
     origin: OriginOptions
+
+
+class Method(NamedTuple):
+    """One method of a client."""
+
+    endpoint: Endpoint
+    ask: Callable[..., Any]
+    is_raw: bool = False
+    """It gives the answer as it came over the wire, to be parsed by its caller."""
 
 
 class Arguments(NamedTuple):

@@ -7,8 +7,9 @@ its usage, by what was seen of a stream, or as it was reserved where nobody know
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,7 +22,7 @@ from guthaben.services.audio_length import AUDIO_TOKENS_PER_S, audio_length_us
 from guthaben.services.checks import ReserveOptions, practice_id_of
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.handles import AsyncCallHandle, CallHandle
-from guthaben.services.metered_calls import Arguments, Meter
+from guthaben.services.metered_calls import Arguments, Meter, Method
 from guthaben.services.priced import new_key
 
 log = logging.getLogger("guthaben")
@@ -41,15 +42,31 @@ def _options(meter: Meter, endpoint: Endpoint, quote: Quote) -> ReserveOptions:
     return options
 
 
-def _said(endpoint: Endpoint, quote: Quote, answer: Any) -> tuple[Quote, Any]:
+def _said(method: Method, quote: Quote, answer: Any) -> tuple[Quote, Any]:
     """Tell what an answer says of its usage; of speech only its length does."""
-    if endpoint != "speech":
-        return quote, None if isinstance(answer, str) else answer
+    if method.endpoint != "speech":
+        found = _parsed(answer) if method.is_raw else answer
+        return quote, None if isinstance(found, str) else found
     try:
         length_us = audio_length_us(getattr(answer, "content", b""))
     except InvalidInput:
         return quote, None
     return quote.spoken(length_us, AUDIO_TOKENS_PER_S), None
+
+
+def _parsed(answer: Any) -> Any:
+    """Read what came over the wire; what is no JSON tells nothing."""
+    try:
+        return json.loads(answer.http_response.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read(method: Method, given: dict[str, Any]) -> Arguments:
+    """Read what is asked for. Raises `InvalidInput`."""
+    if method.is_raw and _streamed(given):
+        raise InvalidInput("a raw answer that is streamed can't be metered", field="stream")
+    return metered_calls.read(method.endpoint, given)
 
 
 def _streamed(given: dict[str, Any]) -> bool:
@@ -62,24 +79,21 @@ def _streamed(given: dict[str, Any]) -> bool:
 class Metered:
     """One method of a client, metered."""
 
-    def __init__(
-        self, credit: Guthaben, meter: Meter, endpoint: Endpoint, method: Callable[..., Any]
-    ) -> None:
+    def __init__(self, credit: Guthaben, meter: Meter, method: Method) -> None:
         self._credit = credit
         self._meter = meter
-        self._endpoint: Endpoint = endpoint
         self._method = method
 
     def __call__(self, **given: Any) -> Any:
         """Reserve, call and settle."""
-        arguments = metered_calls.read(self._endpoint, given)
+        arguments = _read(self._method, given)
         core = self._credit.core
         at_s = core.now_ms() // 1000
         tariff = core.tariffs.find(self._meter.practice_id, self._meter.plan)
-        quote = arguments.quote(tariff, self._meter, self._endpoint, at_s)
+        quote = arguments.quote(tariff, self._meter, self._method.endpoint, at_s)
         call, fitting = self._reserved(quote)
         try:
-            answer = self._method(**arguments.limited(fitting.fitted))
+            answer = self._method.ask(**arguments.limited(fitting.fitted))
         except BaseException as error:
             if metered_calls.never_used(error):
                 call.release()
@@ -88,14 +102,14 @@ class Metered:
             raise
         if _streamed(arguments.given):
             return MeteredStream(answer, call, quote, arguments)
-        quote, said = _said(self._endpoint, quote, answer)
+        quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
         call.settle(bill.cost_nano_usd, **bill.options)
         return answer
 
     def _reserved(self, quote: Quote) -> tuple[CallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
-        options = _options(self._meter, self._endpoint, quote)
+        options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
         while True:
             try:
@@ -127,12 +141,19 @@ class MeteredStream:
             for chunk in self._inner:
                 if _noted(self._told, chunk, hides=self._hides):
                     yield chunk
+        except Exception as error:
+            _failed(self._told, error)
+            raise
         finally:
             self._settle()
 
     def _settle(self) -> None:
-        if not self._over:
-            self._over = True
+        if self._over:
+            return
+        self._over = True
+        if self._told.used_nothing:
+            self._call.release()
+        else:
             bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
             self._call.settle(bill[0], **bill[1])
 
@@ -159,23 +180,20 @@ class MeteredStream:
 class AsyncMetered:
     """One method of an asynchronous client, metered."""
 
-    def __init__(
-        self, credit: AsyncGuthaben, meter: Meter, endpoint: Endpoint, method: Callable[..., Any]
-    ) -> None:
+    def __init__(self, credit: AsyncGuthaben, meter: Meter, method: Method) -> None:
         self._credit = credit
         self._meter = meter
-        self._endpoint: Endpoint = endpoint
         self._method = method
 
     async def __call__(self, **given: Any) -> Any:
         """Reserve, call and settle."""
-        arguments = metered_calls.read(self._endpoint, given)
+        arguments = _read(self._method, given)
         tariff = await self._credit.tariff(self._meter.practice_id, self._meter.plan)
         at_s = self._credit.core.now_ms() // 1000
-        quote = arguments.quote(tariff, self._meter, self._endpoint, at_s)
+        quote = arguments.quote(tariff, self._meter, self._method.endpoint, at_s)
         call, fitting = await self._reserved(quote)
         try:
-            answer = await self._method(**arguments.limited(fitting.fitted))
+            answer = await self._method.ask(**arguments.limited(fitting.fitted))
         except asyncio.CancelledError:
             call.lose_soon()
             raise
@@ -187,14 +205,14 @@ class AsyncMetered:
             raise
         if _streamed(arguments.given):
             return AsyncMeteredStream(answer, call, quote, arguments)
-        quote, said = _said(self._endpoint, quote, answer)
+        quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
         await call.settle(bill.cost_nano_usd, **bill.options)
         return answer
 
     async def _reserved(self, quote: Quote) -> tuple[AsyncCallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
-        options = _options(self._meter, self._endpoint, quote)
+        options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
         while True:
             command = fitting.command(new_key(), options)
@@ -230,14 +248,21 @@ class AsyncMeteredStream:
             async for chunk in self._inner:
                 if _noted(self._told, chunk, hides=self._hides):
                     yield chunk
+        except Exception as error:
+            _failed(self._told, error)
+            raise
         finally:
             await self._settle()
 
     async def _settle(self) -> None:
-        if not self._over:
-            self._over = True
+        if self._over:
+            return
+        self._over = True
+        # Shielded: whoever is cancelled here must not leave the call open.
+        if self._told.used_nothing:
+            await asyncio.shield(self._call.release())
+        else:
             bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
-            # Shielded: whoever is cancelled here must not leave the call open.
             await asyncio.shield(self._call.settle(bill[0], **bill[1]))
 
     async def close(self) -> None:
@@ -265,6 +290,13 @@ def _noted(told: Told, chunk: Any, *, hides: bool) -> bool:
     body = chunk.model_dump() if hasattr(chunk, "model_dump") else chunk
     told.note(body)
     return not (hides and body.get("usage") is not None and not body.get("choices"))
+
+
+def _failed(told: Told, error: Exception) -> None:
+    """Note what the client makes of an event that tells of a failure: an error with its body."""
+    body = getattr(error, "body", None)
+    if isinstance(body, Mapping):
+        told.note({"error": body})
 
 
 def _bill(quote: Quote, told: Told, reserved_nano_usd: int) -> tuple[int, Any]:

@@ -153,7 +153,7 @@ class Relay:
         if self._hold.over:
             return
         self._hold.heard(watcher.seen.tokens)
-        if watcher.said is None and watcher.failed and not watcher.seen.tokens:
+        if watcher.used_nothing:
             await self._hold.release()
         else:
             await self._hold.bill(watcher.said)
