@@ -33,7 +33,8 @@ PYTEST      := $(BIN)/python -m pytest
 
 .PHONY: help run test check lint types layers tidy format contract bench bench-full bench-http \
         bench-cycles profile \
-        mutants coverage-domain simulate simulate-bugs soak attack test-postgresql browser setup \
+        mutants coverage-domain simulate simulate-bugs soak attack test-postgresql test-frameworks \
+        browser setup \
         clean distclean
 
 help: ## Show the targets
@@ -112,6 +113,11 @@ test-postgresql: $(DEV_READY) ## Only the tests that touch a database, on Postgr
 	$(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
 		$(PYTEST) -n $(WORKERS) --dist loadfile --database postgresql \
 		tests/store tests/services tests/properties tests/faults tests/web tests/cycles $(ARGS)
+
+# Both are heavy and bring a plugin for pytest: they lie apart, and are seen by this test alone.
+test-frameworks: $(DEV_READY) ## Run LangChain and the OpenAI Agents SDK on wrapped clients
+	$(PIP) install --quiet --upgrade --target $(VENV)/frameworks 'langchain-openai>=1.7,<2' 'openai-agents>=0.24,<1'
+	PYTHONPATH=$(abspath $(VENV))/frameworks $(PYTEST) -n 0 -p no:langsmith_plugin tests/gateway/test_frameworks.py $(ARGS)
 
 browser: $(DEV_READY)
 	@$(BIN)/python -m scripts.ensure_browser

@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import openai
+import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -32,8 +33,10 @@ class LoggedIn:
         await self.app(scope, receive, send)
 
 
-def test_the_examples_work(served: Served) -> None:
+def test_the_examples_work(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     served.give(10**9, "prac_7")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{served.upstream.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
     key = served.key("prac_7")
     bare = openai.OpenAI(base_url=f"{served.upstream.url}/v1", api_key="k")
     place: dict[str, Any] = {"openai_client": bare}
@@ -44,13 +47,13 @@ def test_the_examples_work(served: Served) -> None:
             code = code.replace("gh_live_...", key)
             code = code.replace("sqlite:///credit.db", f"sqlite:///{served.database}")
             exec(compile(code, "gateway.md", "exec"), place)
-    assert said.getvalue().count("Credit is what a practice has bought") == 3
+    assert said.getvalue().count("Credit is what a practice has bought") == 5
     assert "DEAR COLLEAGUE" in said.getvalue()
     with TestClient(LoggedIn(place["app"], "prac_7")) as client:
         assert client.post("/ocr").json()["text"] == "..."
     place["credit"].close()
     calls = served.credit.calls("prac_7")
-    assert len(calls) == 6
+    assert len(calls) == 8
     assert {call.status for call in calls} == {"settled"}
 
 
