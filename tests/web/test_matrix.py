@@ -26,11 +26,14 @@ tests/cycles/test_isolation.py."""
 KEYS = {
     "none": None,
     "unknown": None,
+    "revoked": None,
     "gate": (OWN, ("gate",)),
     "credit": (OWN, ("credit",)),
     "all of its own": (OWN, ("gate", "credit", "admin")),
     "operator of its own": (OWN, ("admin",)),
 }
+INVALID = ("none", "unknown", "revoked")
+NAMES_OWN = {"X-Practice-Id": OWN}
 MALFORMED = ("x", "call_1", "call_0_00000000000000000000", "call_9" * 20, "tu_", "%00", "..", "a b",
              "%F0%9F%98%80", "' OR 1=1 --", "-1", "call_1_%00")  # fmt: skip
 
@@ -110,6 +113,11 @@ async def house(web: Web) -> House:
             keys[name] = {"Authorization": f"Bearer {made.key}"}
     keys["none"] = {}
     keys["unknown"] = {"Authorization": "Bearer gh_test_aaaaaaaaaa_" + "b" * 43}
+    former = web.services.keys.create(OWN, ("gate", "credit", "admin"), mode="test")
+    assert web.services.keys.revoke(former.key_id)
+    keys["revoked"] = {"Authorization": f"Bearer {former.key}"}
+    of_all = web.services.keys.create(None, ("gate", "credit", "admin"), mode="test")
+    keys["of all practices"] = {"Authorization": f"Bearer {of_all.key}"}
     seal = foreign["call_id"].rpartition("_")[2]
     missing = {
         "event_id": "evt_nobody",
@@ -192,7 +200,7 @@ async def test_nothing_foreign_is_read_or_written(house: House, key: str) -> Non
     assert house.state() == before
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("none", "unknown")])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in INVALID])
 async def test_a_header_that_names_another_practice_is_refused(house: House, key: str) -> None:
     before = house.state()
     for path, method, operation in operations(house.web):
@@ -204,12 +212,32 @@ async def test_a_header_that_names_another_practice_is_refused(house: House, key
     assert house.state() == before
 
 
-@pytest.mark.parametrize("key", ["none", "unknown"])
+@pytest.mark.parametrize("key", INVALID)
 async def test_without_a_key_every_route_answers_alike(house: House, key: str) -> None:
     for path, method, operation in operations(house.web):
         for kind in house.ids:
             answer = await ask(house, key, path, method, operation, house.ids[kind])
             assert answer.status_code == 401, (method, path)
+
+
+async def test_a_key_for_all_practices_reaches_the_one_it_names(house: House) -> None:
+    """An operator's key may name any practice; a request that names one is about no other."""
+    before, key, seen = house.state(), "of all practices", 0
+    for path, method, operation in operations(house.web):
+        if path.startswith("/v1/admin/"):
+            continue
+        foreign = await ask(house, key, path, method, operation, house.ids["foreign"], **NAMES_OWN)
+        assert CANARY not in foreign.text, (method, path)
+        if "{" in path and "{model" not in path:
+            missing = await ask(
+                house, key, path, method, operation, house.ids["missing"], **NAMES_OWN
+            )
+            assert shown(foreign) == shown(missing), (method, path)
+            seen += 1
+        unnamed = await ask(house, key, path, method, operation, house.ids["foreign"])
+        assert unnamed.status_code == 400, (method, path, unnamed.text)
+    assert seen > 5
+    assert house.state() == before
 
 
 async def test_malformed_ids_are_refused_and_never_break_anything(house: House) -> None:
