@@ -182,6 +182,11 @@ def test_without_a_limit_the_answer_is_clamped_to_what_the_credit_affords(serve:
     call = served.last()
     assert call.reserved_nano_usd <= 100_000
     assert call.reserved_nano_usd > 100_000 - 600
+    client: Any = served.client()
+    client.responses.create(model=MODEL, input="Say hello.")
+    assert 16 <= served.provider.seen[-1]["body"]["max_output_tokens"] < sent
+    list(chat(client, stream=True))
+    assert 16 <= served.provider.seen[-1]["body"]["max_completion_tokens"] < sent
     with pytest.raises(openai.APIStatusError) as refused:
         chat(served.client(), max_tokens=4_000)
     assert refused.value.status_code == 402
@@ -216,6 +221,11 @@ def test_headers_of_the_answer_pass_and_the_rest_does_not(served: Served) -> Non
     assert "set-cookie" not in raw.headers
     assert "openai-organization" not in raw.headers
     assert raw.headers["x-guthaben-call"] == served.last().id
+    body = {"model": MODEL, "messages": SAY, "stream": True}
+    with served.http.stream("POST", "/chat/completions", json=body) as stream:
+        assert stream.headers["x-request-id"].startswith("req_sandbox")
+        assert stream.headers["x-ratelimit-remaining-requests"] == "9999"
+        assert stream.headers["x-guthaben-call"]
 
 
 def test_the_callers_key_and_cookies_do_not_reach_the_provider(served: Served) -> None:
@@ -277,6 +287,8 @@ def test_what_can_not_be_bounded_is_refused(served: Served, body: Any, code: str
     answer = served.http.post("/chat/completions", json=body)
     assert answer.json()["error"]["code"] == code
     assert 400 <= answer.status_code < 500
+    if code in ("unknown_model", "unpriced_usage"):
+        assert body["model"] in answer.json()["error"]["message"]
     assert served.provider.counters["requests"] == 0
     assert served.balance().held_nano_usd == 0
 
