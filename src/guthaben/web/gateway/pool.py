@@ -58,7 +58,6 @@ class Pool:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=limits,
-                auto_decompress=False,
                 trust_env=False,
             )
         return found
@@ -130,6 +129,7 @@ def outgoing(upstream: Upstream, headers: Headers, content_type: str) -> dict[st
     found = {name: headers[name] for name in _TO_PROVIDER if name in headers}
     if content_type:
         found["content-type"] = content_type
+    # Not all keep to it: what comes packed all the same is unpacked, and its header does not pass.
     return {**found, "accept-encoding": "identity", "user-agent": _AGENT, **upstream.headers()}
 
 
