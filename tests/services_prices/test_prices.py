@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from guthaben.domain.metering import metered
 from guthaben.domain.price_sheet import day_s
@@ -16,6 +17,8 @@ from guthaben.services.price_changes import differences
 from guthaben.services.price_import import ImportedSheet
 from guthaben.services.prices import NOTICE_S, Prices
 from guthaben.store.store import Store
+from guthaben.web.app import create_app
+from guthaben.web.deps import Services
 from tests.domain.price_desk import GPT_4O_MINI, NOW, SHEET, model
 
 USAGE = metered({"input_tokens": 1000, "output_tokens": 200})
@@ -61,6 +64,25 @@ def test_without_prices_nothing_is_priced(store: Store) -> None:
         Prices(store).book()
     assert Prices(store).versions() == []
     assert Prices(store).sheets()[0]["providers"] == []
+
+
+def test_a_server_takes_no_prices_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package is installed, and yet nothing of it counts before somebody says so."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("prices were taken")
+
+    monkeypatch.setattr(Prices, "take", refuse)
+    monkeypatch.setattr("guthaben.services.prices.installed_prices", refuse)
+    services = Services.open(f"sqlite:///{tmp_path / 'served.db'}")
+    with TestClient(create_app(services)) as client:
+        assert client.get("/readyz").status_code == 200
+        assert services.core.prices.versions() == []
+        with pytest.raises(ConfigError, match="guthaben prices import"):
+            services.guthaben.reserve("p", model="gpt-4o-mini", max_output_tokens=5)
+    services.stop()
 
 
 def test_taking_prices(store: Store) -> None:
