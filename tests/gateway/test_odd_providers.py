@@ -113,6 +113,14 @@ def test_a_refusal_costs_nothing(ask: Any, status: str) -> None:
     assert (call.status, call.cost_nano_usd) == ("released", 0)
 
 
+@pytest.mark.parametrize("status", ["401 No", "403 No"])
+def test_that_we_are_not_let_in_is_no_business_of_the_caller(ask: Any, status: str) -> None:
+    answer, call = ask(said(status, b'{"error": {"message": "our account is ..."}}', JSON))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_refused")
+    assert "account" not in answer.text
+    assert (call.status, call.cost_nano_usd) == ("released", 0)
+
+
 def test_nobody_is_sent_elsewhere_with_our_key(ask: Any, wire: Wire) -> None:
     answer, call = ask(said("307 There", b"", f"Location: {wire.url}/elsewhere"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_refused")

@@ -9,11 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from guthaben.errors import CapExceeded, InsufficientCredit, InvalidInput
+from guthaben.errors import (
+    CapExceeded,
+    InsufficientCredit,
+    InvalidInput,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from guthaben.services import metered_calls
 from guthaben.services.ai_quotes import Endpoint, Fitting, Quote
 from guthaben.services.ai_streams import Told
@@ -28,6 +35,8 @@ from guthaben.services.priced import new_key
 log = logging.getLogger("guthaben")
 
 _TTL_S: Final = 3_600
+_AGAIN_S: Final = 0.05
+_UNENDED: Final = "a call could not be ended; its time will end it"
 
 
 def _options(meter: Meter, endpoint: Endpoint, quote: Quote) -> ReserveOptions:
@@ -76,6 +85,20 @@ def _streamed(given: dict[str, Any]) -> bool:
 # ---------------------------------------------------------------- threads
 
 
+def _end(end: Callable[[], object]) -> None:
+    """End a call; what can't be written now ends by its time, and the answer is not lost for it."""
+    for last in (False, True):
+        try:
+            end()
+        except (StoreUnavailable, OutcomeUnknown):
+            if last:
+                log.exception(_UNENDED)
+            else:
+                time.sleep(_AGAIN_S)
+        else:
+            return
+
+
 class Metered:
     """One method of a client, metered."""
 
@@ -96,30 +119,36 @@ class Metered:
             answer = self._method.ask(**arguments.limited(fitting.fitted))
         except BaseException as error:
             if metered_calls.never_used(error):
-                call.release()
+                _end(call.release)
             else:
-                call.lose()
+                _end(call.lose)
             raise
         if _streamed(arguments.given):
             return MeteredStream(answer, call, quote, arguments)
         quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
-        call.settle(bill.cost_nano_usd, **bill.options)
+        _end(lambda: call.settle(bill.cost_nano_usd, **bill.options))
         return answer
 
     def _reserved(self, quote: Quote) -> tuple[CallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
+        key, is_unknown = new_key(), False
         while True:
             try:
-                outcome = self._credit.execute(practice_id, fitting.command(new_key(), options))
+                outcome = self._credit.execute(practice_id, fitting.command(key, options))
             except (InsufficientCredit, CapExceeded) as error:
                 if fitting.goes_on(error.available_nano_usd):
                     continue
                 if not (fitting.may_wait(error) and self._credit.core.credit_came(practice_id)):
                     raise
                 fitting = fitting.anew()
+            except OutcomeUnknown:
+                # The same key tells what happened; what is left behind would be charged one day.
+                if is_unknown:
+                    raise
+                is_unknown = True
             else:
                 assert outcome.call is not None
                 return CallHandle(self._credit, practice_id, outcome.call, replayed=False), fitting
@@ -152,10 +181,10 @@ class MeteredStream:
             return
         self._over = True
         if self._told.used_nothing:
-            self._call.release()
+            _end(self._call.release)
         else:
-            bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
-            self._call.settle(bill[0], **bill[1])
+            cost, options = _bill(self._quote, self._told, self._call.reserved_nano_usd)
+            _end(lambda: self._call.settle(cost, **options))
 
     def close(self) -> None:
         """Stop listening; what was seen is charged."""
@@ -175,6 +204,19 @@ class MeteredStream:
 
 
 # ---------------------------------------------------------------- asyncio
+
+
+async def _ended(end: Callable[[], Awaitable[object]]) -> None:
+    for last in (False, True):
+        try:
+            await end()
+        except (StoreUnavailable, OutcomeUnknown):
+            if last:
+                log.exception(_UNENDED)
+            else:
+                await asyncio.sleep(_AGAIN_S)
+        else:
+            return
 
 
 class AsyncMetered:
@@ -199,7 +241,7 @@ class AsyncMetered:
             raise
         except BaseException as error:
             if metered_calls.never_used(error):
-                await call.release()
+                await _ended(call.release)
             else:
                 call.lose_soon()
             raise
@@ -207,23 +249,27 @@ class AsyncMetered:
             return AsyncMeteredStream(answer, call, quote, arguments)
         quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
-        await call.settle(bill.cost_nano_usd, **bill.options)
+        await _ended(lambda: call.settle(bill.cost_nano_usd, **bill.options))
         return answer
 
     async def _reserved(self, quote: Quote) -> tuple[AsyncCallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
+        key, is_unknown = new_key(), False
         while True:
-            command = fitting.command(new_key(), options)
             try:
-                outcome = await self._credit.execute(practice_id, command)
+                outcome = await self._credit.execute(practice_id, fitting.command(key, options))
             except (InsufficientCredit, CapExceeded) as error:
                 if fitting.goes_on(error.available_nano_usd):
                     continue
                 if not (fitting.may_wait(error) and await self._credit.credit_came(practice_id)):
                     raise
                 fitting = fitting.anew()
+            except OutcomeUnknown:
+                if is_unknown:
+                    raise
+                is_unknown = True
             else:
                 assert outcome.call is not None
                 call = AsyncCallHandle(self._credit, practice_id, outcome.call, replayed=False)
@@ -260,10 +306,10 @@ class AsyncMeteredStream:
         self._over = True
         # Shielded: whoever is cancelled here must not leave the call open.
         if self._told.used_nothing:
-            await asyncio.shield(self._call.release())
+            await asyncio.shield(_ended(self._call.release))
         else:
-            bill = _bill(self._quote, self._told, self._call.reserved_nano_usd)
-            await asyncio.shield(self._call.settle(bill[0], **bill[1]))
+            cost, options = _bill(self._quote, self._told, self._call.reserved_nano_usd)
+            await asyncio.shield(_ended(lambda: self._call.settle(cost, **options)))
 
     async def close(self) -> None:
         """Stop listening; what was seen is charged."""
