@@ -10,7 +10,9 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
 
 from guthaben import AsyncCallHandle, AsyncGuthaben, CallHandle, Guthaben, InsufficientCredit
+from guthaben.domain.caps import Cap
 from guthaben.endpoints import costed, costed_dependency
+from guthaben.services.caps import CapBook
 from tests.gateway.served import MODEL, flush, opened_with_prices
 
 PRICE = 1_000_000
@@ -70,6 +72,20 @@ async def test_a_coroutine(credit: Guthaben) -> None:
     assert [call.status for call in credit.calls("p")] == ["released", "settled"]
 
 
+async def test_what_settles_by_itself_costs_what_it_says(credit: Guthaben) -> None:
+    @costed(credit, "p", price_nano_usd=PRICE)
+    def half(*, call: CallHandle) -> None:
+        call.settle(PRICE // 2)
+
+    @costed(AsyncGuthaben(credit.core), "p", price_nano_usd=PRICE)
+    async def third(*, call: AsyncCallHandle) -> None:
+        await call.settle(PRICE // 3)
+
+    half()
+    await third()
+    assert [call.cost_nano_usd for call in credit.calls("p")] == [PRICE // 3, PRICE // 2]
+
+
 def app_of(credit: Guthaben) -> FastAPI:
     app = FastAPI()
 
@@ -78,7 +94,9 @@ def app_of(credit: Guthaben) -> FastAPI:
 
     shared = AsyncGuthaben(credit.core)
     link = "https://credit.example.com/buy"
-    flat = costed_dependency(shared, practice_of, price_nano_usd=PRICE, topup_url=link)
+    flat = costed_dependency(
+        shared, practice_of, price_nano_usd=PRICE, topup_url=link, device_id="scanner"
+    )
     sized = costed_dependency(
         shared, practice_of, model=MODEL, input_tokens=200, max_output_tokens=50
     )
@@ -134,6 +152,21 @@ def test_reserve_by_tokens_settle_by_usage(credit: Guthaben) -> None:
     assert heard.reserved_nano_usd == 250_000
     recorded = credit.record_usage("p", USAGE, key="u", model=MODEL)
     assert recorded.cost_nano_usd == 100 * 150 + 10 * 600
+
+
+async def test_a_dependency_says_why_the_endpoint_did_not_run(credit: Guthaben) -> None:
+    transport = httpx.ASGITransport(app_of(credit))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        client.headers["x-owner"] = "p"
+        CapBook(credit.core.store).set("p", Cap("device:scanner", day_nano_usd=PRICE - 1))
+        capped = await client.get("/flat")
+        assert (capped.status_code, capped.json()["detail"]["code"]) == (429, "cap_exceeded")
+        assert capped.json()["detail"]["available_usd"] == "0.000999999"
+        assert "topup_url" not in capped.json()["detail"]
+        credit.set_policy("p", status="frozen")
+        frozen = await client.get("/flat")
+        assert (frozen.status_code, frozen.json()["detail"]["code"]) == (403, "practice_frozen")
+    assert credit.calls("p") == []
 
 
 @pytest.mark.parametrize(

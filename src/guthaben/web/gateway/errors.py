@@ -28,7 +28,7 @@ _TYPES: Final = {
     429: "rate_limit_error",
 }
 _FINAL: Final = frozenset({402, 409})
-_STATUS: Final = {"unknown_model": 404}
+_STATUS: Final = {"unknown_model": 404, "unpriced_usage": 400}
 _UNRETRIED: Final = frozenset({"cap_exceeded"})
 REASONS: Final = frozenset({"unbounded_request", "unreadable_audio"})
 """Reasons of `invalid_input` that say more than it does."""
