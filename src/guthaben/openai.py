@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from guthaben.services.ai_quotes import Endpoint
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.services.checks import OriginOptions
 from guthaben.services.guthaben import Guthaben
@@ -59,10 +60,7 @@ class _Node:
         path = (*self._path, name)
         plain = tuple(part for part in path if part != _RAW)
         if plain in ENDPOINT_OF:
-            made_by = Method(ENDPOINT_OF[plain], getattr(self._inner, name), path != plain)
-            if isinstance(self._credit, AsyncGuthaben):
-                return AsyncMetered(self._credit, self._meter, made_by)
-            return Metered(self._credit, self._meter, made_by)
+            return self._metered(ENDPOINT_OF[plain], name, is_raw=path != plain)
         if any(known[: len(plain)] == plain for known in ENDPOINT_OF):
             return _Node(getattr(self._inner, name), self._credit, self._meter, path)
         if not self._path and name in _FREE:
@@ -74,3 +72,12 @@ class _Node:
         raise AttributeError(
             f"{'.'.join(path)} is not metered. Ask the unwrapped client and record its usage."
         )
+
+    def _metered(self, endpoint: Endpoint, name: str, *, is_raw: bool) -> Metered | AsyncMetered:
+        # What can't be parsed was answered all the same: its usage is read before.
+        parses = name == "parse" and not is_raw
+        inner = getattr(self._inner, _RAW) if parses else self._inner
+        method = Method(endpoint, getattr(inner, name), is_raw or parses, parses)
+        if isinstance(self._credit, AsyncGuthaben):
+            return AsyncMetered(self._credit, self._meter, method)
+        return Metered(self._credit, self._meter, method)

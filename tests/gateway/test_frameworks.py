@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from guthaben import AsyncGuthaben, InsufficientCredit
 from guthaben.openai import wrap
@@ -24,6 +25,14 @@ HOW = "make test-frameworks installs it and runs this"
 PAGE = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
 SHAPE = {"title": "Answer", "description": "An answer.", "type": "object",
          "properties": {"text": {"type": "string"}}}  # fmt: skip
+
+
+class Answer(BaseModel):
+    """The form of an answer."""
+
+    text: str
+
+
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
@@ -77,13 +86,23 @@ def test_langchain_without_credit_asks_nobody(served: Served, page: dict[str, An
     for ask in (model.invoke, lambda text: list(model.stream(text)), lambda x: model.batch([x, x])):
         with pytest.raises(InsufficientCredit):
             ask("Say hello.")
-    shaped = page["model"].with_structured_output
-    with pytest.raises(AttributeError, match="not metered"):
-        shaped(SHAPE).invoke("A")
     assert served.provider.counters["requests"] == before
-    shaped(SHAPE, method="function_calling").invoke("A")
+    page["credit"].close()
+
+
+def test_langchain_pays_for_answers_in_a_form(
+    served: Served, page: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ai_answers, "words", lambda _count: ['{"text": "Hello"}'])
+    for shape in (SHAPE, Answer):
+        said = page["model"].with_structured_output(shape).invoke("A")
+        assert (said if isinstance(said, dict) else said.model_dump()) == {"text": "Hello"}
+    with pytest.raises(AttributeError, match="not metered"):
+        list(page["model"].with_structured_output(Answer).stream("A"))
+    page["model"].with_structured_output(SHAPE, method="function_calling").invoke("A")
     assert served.provider.seen[-1]["body"]["tools"]
-    assert served.credit.calls("prac_7")[0].status == "settled"
+    calls = served.credit.calls("prac_7")
+    assert [call.status for call in calls] == ["settled"] * 5
     page["credit"].close()
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from guthaben import AsyncGuthaben, InsufficientCredit
 from guthaben.errors import InvalidInput
@@ -125,6 +127,53 @@ def test_raw_answers_are_metered_too(direct: Direct) -> None:
     assert len(direct.credit.calls(PRACTICE)) == 3
 
 
+class Letter(BaseModel):
+    """The form of an answer."""
+
+    greeting: str
+    lines: list[str]
+
+
+def test_answers_in_a_form_are_metered_whatever_they_are(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = direct.client()
+    form = {"model": MODEL, "messages": SAY, "response_format": Letter, "max_tokens": 40}
+    with pytest.raises(ValidationError):
+        client.chat.completions.parse(**form)
+    assert (direct.last().status, direct.last().output_tokens) == ("settled", 20)
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(**{**form, "max_tokens": 7})
+    call = direct.last()
+    assert (call.status, call.output_tokens) == ("settled", 7)
+    plain = client.chat.completions.create(model=MODEL, messages=SAY, max_tokens=7)
+    # The form itself is sent, and was reserved for.
+    assert plain.usage
+    sent = len(json.dumps(direct.provider.seen[-2]["body"]["response_format"]))
+    assert call.reserved_nano_usd - direct.last().reserved_nano_usd > 150 * sent // 2
+    words = json.dumps({"greeting": "Hello", "lines": []})
+    monkeypatch.setattr(ai_answers, "words", lambda _count: [words])
+    assert client.chat.completions.parse(**form).choices[0].message.parsed.greeting == "Hello"
+    told = client.responses.parse(model=MODEL, input="Hello.", text_format=Letter)
+    assert told.output_parsed.greeting == "Hello"
+    assert (direct.last().status, direct.last().operation_type) == ("settled", "responses")
+    raw = client.chat.completions.with_raw_response.parse(**form)
+    assert raw.parse().choices[0].message.parsed.lines == []
+
+    async def work() -> str:
+        async with direct.bare_async() as bare:
+            paid = wrap(bare, AsyncGuthaben(direct.credit.core), PRACTICE)
+            return str((await paid.chat.completions.parse(**form)).choices[0].message.parsed)
+
+    assert "Hello" in asyncio.run(work())
+    assert {call.status for call in direct.credit.calls(PRACTICE)} == {"settled"}
+    with pytest.raises(InvalidInput, match="form"):
+        client.chat.completions.parse(**{**form, "response_format": int})
+    with pytest.raises(InvalidInput, match="streamed"):
+        client.responses.parse(model=MODEL, input="Hello.", text_format=Letter, stream=True)
+    assert len(direct.credit.calls(PRACTICE)) == 7
+
+
 def test_a_stream_that_fails_before_it_begins_costs_nothing(direct: Direct) -> None:
     direct.provider.behaviours.set({"kind": "error-in-stream", "after_chunks": 0})
     with pytest.raises(openai.APIError):
@@ -160,10 +209,10 @@ def test_what_is_not_metered_is_not_let_through(direct: Direct) -> None:
     client = direct.client()
     for ask in (
         lambda: client.completions,
-        lambda: client.chat.completions.parse,
         lambda: client.chat.completions.with_streaming_response,
         lambda: client.with_raw_response.models,
-        lambda: client.chat.completions.with_raw_response.parse,
+        lambda: client.chat.completions.stream,
+        lambda: client.beta.chat.completions.stream,
         lambda: client.responses.retrieve,
         lambda: client.fine_tuning,
         lambda: client.post,

@@ -17,7 +17,9 @@ from guthaben.services.tariffs import Tariff
 
 ENDPOINT_OF: Final[Mapping[tuple[str, ...], Endpoint]] = {
     ("chat", "completions", "create"): "chat",
+    ("chat", "completions", "parse"): "chat",
     ("responses", "create"): "responses",
+    ("responses", "parse"): "responses",
     ("embeddings", "create"): "embeddings",
     ("audio", "transcriptions", "create"): "transcriptions",
     ("audio", "speech", "create"): "speech",
@@ -47,7 +49,9 @@ class Method(NamedTuple):
     endpoint: Endpoint
     ask: Callable[..., Any]
     is_raw: bool = False
-    """It gives the answer as it came over the wire, to be parsed by its caller."""
+    """It gives the answer as it came over the wire."""
+    parses: bool = False
+    """What came over the wire is parsed for its caller."""
 
 
 class Arguments(NamedTuple):
@@ -78,6 +82,8 @@ def read(endpoint: Endpoint, given: Mapping[str, Any]) -> Arguments:
     extra = sent.get("extra_body") or {}
     body = {name: _plain(value) for name, value in sent.items() if name not in _OF_THE_CLIENT}
     body.update({name: _plain(value) for name, value in extra.items()})
+    if "text_format" in body:
+        body["text"] = {**(body.get("text") or {}), "format": body.pop("text_format")}
     for name in _REFUSED if endpoint == "responses" else ():
         if body.get(name):
             raise InvalidInput(f"{name} can't be metered: what it costs has no bound", field=name)
@@ -101,6 +107,8 @@ def never_used(error: BaseException) -> bool:
 
 def _plain(value: Any) -> Any:
     """Turn an SDK's objects into what is sent of them."""
+    if isinstance(value, type):
+        return _form_of(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(exclude_none=True)
     if isinstance(value, Mapping):
@@ -108,6 +116,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return value
+
+
+def _form_of(kind: Any) -> dict[str, Any]:
+    """Give about what is sent of the form of an answer; bytes leave room for what the SDK adds."""
+    if not hasattr(kind, "model_json_schema"):
+        raise InvalidInput("the form of an answer is a model of pydantic, or its JSON schema")
+    schema = {"name": kind.__name__, "strict": True, "schema": kind.model_json_schema()}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _recording(file: Any) -> tuple[bytes, Any]:

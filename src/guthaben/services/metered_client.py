@@ -74,7 +74,7 @@ def _parsed(answer: Any) -> Any:
 def _read(method: Method, given: dict[str, Any]) -> Arguments:
     """Read what is asked for. Raises `InvalidInput`."""
     if method.is_raw and _streamed(given):
-        raise InvalidInput("a raw answer that is streamed can't be metered", field="stream")
+        raise InvalidInput("an answer that is raw or parsed can't be streamed here", field="stream")
     return metered_calls.read(method.endpoint, given)
 
 
@@ -128,7 +128,7 @@ class Metered:
         quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
         _end(lambda: call.settle(bill.cost_nano_usd, **bill.options))
-        return answer
+        return answer.parse() if self._method.parses else answer
 
     def _reserved(self, quote: Quote) -> tuple[CallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
@@ -250,7 +250,7 @@ class AsyncMetered:
         quote, said = _said(self._method, quote, answer)
         bill = quote.bill(said, call.reserved_nano_usd)
         await _ended(lambda: call.settle(bill.cost_nano_usd, **bill.options))
-        return answer
+        return answer.parse() if self._method.parses else answer
 
     async def _reserved(self, quote: Quote) -> tuple[AsyncCallHandle, Fitting]:
         fitting = Fitting(quote, self._meter.most_output_tokens)
