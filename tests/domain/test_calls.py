@@ -58,6 +58,16 @@ def test_stored_numbers_stay() -> None:
 # ---- Reserve
 
 
+@pytest.mark.parametrize("amount", [99, 100, 101])
+def test_a_tentative_one_decides_like_any_other(amount: int) -> None:
+    command = Reserve("k", amount)
+    plain, tentative = Desk(100), Desk(100)
+    assert tentative(command._replace(is_tentative=True)) == plain(command)
+    assert tentative.figures() == plain.figures()
+    again = tentative(command)
+    assert again.replayed == (amount <= 100)
+
+
 def test_reserve_pins_slices_in_burn_down_order_and_moves_nothing() -> None:
     desk = Desk()
     desk.grant(PAID, 100)
