@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from guthaben.domain.bounds import bound_nano_usd, input_tokens, output_tokens
 from guthaben.domain.commands import Reserve
 from guthaben.domain.metering import INPUT_TOKEN_METERS
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
@@ -31,9 +30,6 @@ from guthaben.services.token_count import TokenCount, offline_counter
 log = logging.getLogger("guthaben")
 
 Endpoint = Literal["chat", "responses", "embeddings", "transcriptions", "speech", "images"]
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    "chat", "responses", "embeddings", "transcriptions", "speech", "images",
-)  # fmt: skip
 LEAST_OUTPUT_TOKENS: Final = 16
 """A shorter answer is of no use to anybody (and OpenAI refuses to make it)."""
 _TURNS: Final = 5
@@ -204,14 +200,6 @@ def quote(
     card = book.card(name, at_s, provider, request.context, plan) if request.context else plain
     flavour: Flavour = "images" if endpoint == "images" and not measured else ""
     return Quote(book, name, card, request, at_s, provider, plan, flavour, count, measured)
-
-
-def tokens_nano_usd(
-    book: PriceBook, model: str, at_s: int, *, taken: int, given: int, provider: str, plan: str
-) -> int:
-    """Bound a call by tokens alone: so many taken in, at most so many given."""
-    card = book.card(model, at_s, provider, (), plan)
-    return bound_nano_usd(card, [input_tokens(taken), output_tokens(given)])
 
 
 class _Asked(NamedTuple):
