@@ -27,7 +27,7 @@ class ApiKeyRow(NamedTuple):
 _SELECT = (
     "SELECT k.key_id, k.hash, k.practice_no, p.practice_id, k.scopes, k.name, k.created_at_s,"
     " k.revoked_at_s FROM credit_api_key k"
-    " LEFT JOIN credit_practice p ON p.practice_no = k.practice_no"
+    " LEFT JOIN credit_practice_name p ON p.practice_no = k.practice_no"
 )
 
 

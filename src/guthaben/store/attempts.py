@@ -139,7 +139,7 @@ def open_payments(cursor: Cursor, after: tuple[int, int], limit: int) -> list[Lo
     fields = ", ".join(f"e.{name}" for name in SELECTED.split(", "))
     rows = cursor.execute(
         f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
-        " JOIN credit_practice p ON p.practice_no = e.practice_no"
+        " JOIN credit_practice_name p ON p.practice_no = e.practice_no"
         " WHERE e.open_minor > 0 AND (e.practice_no, e.event_no) > (?, ?)"
         " ORDER BY e.practice_no, e.event_no LIMIT ?",
         (*after, limit),
@@ -212,7 +212,7 @@ def stopped_practices(cursor: Cursor, limit: int) -> list[tuple[str, Stop]]:
     """List the practices that an operator holds back."""
     rows = cursor.execute(
         "SELECT p.practice_id, s.reason, s.actor, s.at_s FROM credit_topup_stop s"
-        " JOIN credit_practice p ON p.practice_no = s.practice_no ORDER BY p.practice_id LIMIT ?",
+        " JOIN credit_practice_name p ON p.practice_no = s.practice_no ORDER BY p.practice_id LIMIT ?",
         (limit,),
     ).fetchall()
     return [(str(row[0]), Stop(*row[1:])) for row in rows]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from guthaben.domain.calls import Call, Origin
-from guthaben.domain.caps import Cap, Caps, capped, counted, left, windows
+from guthaben.domain.caps import Cap, Caps, capped, counted, left, subjects_of, windows
 from guthaben.domain.period import day_bounds, month_bounds
 from guthaben.domain.practice import Practice
 from guthaben.store.session import Cursor
@@ -135,7 +135,7 @@ class CapCounts:
         self, practice: Practice, origin: Origin, amount_nano_usd: int, now_ms: int
     ) -> int | None:
         """Tell how much the caps leave if a new call is above them, None if it may be made."""
-        caps = self._caps(practice)
+        caps = self._caps(practice) if subjects_of(origin) else NO_CAPS
         least: int | None = None
         if caps:
             day, month = windows(practice.time_zone, now_ms)
@@ -154,7 +154,7 @@ class CapCounts:
 
     def note(self, practice: Practice, before: Call | None, after: Call) -> None:
         """Count what a call changed."""
-        caps = self._caps(practice)
+        caps = self._caps(practice) if subjects_of(after.origin) else NO_CAPS
         change = counted(after) - counted(before) if caps else 0
         if not change:
             return

@@ -40,7 +40,7 @@ _SELECT = (
     "SELECT c.case_no, c.status, c.reason, COALESCE(p.practice_id, ''), c.practice_no, c.event_no,"
     " c.payment_id, c.session_id, c.livemode, c.amount_minor, c.currency, c.opened_at_s,"
     " c.resolved_at_s, c.to_practice_no, c.to_event_no FROM credit_case c"
-    " LEFT JOIN credit_practice p ON p.practice_no = c.practice_no"
+    " LEFT JOIN credit_practice_name p ON p.practice_no = c.practice_no"
 )
 
 

@@ -72,7 +72,7 @@ def due_pages(cursor: Cursor, now_s: int, limit: int) -> list[OpenPage]:
     """Read the pages whose time has come, the longest overdue first."""
     rows = cursor.execute(
         "SELECT c.practice_no, c.event_no, p.practice_id, c.order_json, c.looks"
-        " FROM credit_checkout c JOIN credit_practice p ON p.practice_no = c.practice_no"
+        " FROM credit_checkout c JOIN credit_practice_name p ON p.practice_no = c.practice_no"
         " WHERE c.is_open = 1 AND c.next_look_at_s <= ?"
         " ORDER BY c.next_look_at_s, c.practice_no, c.event_no LIMIT ?",
         (now_s, limit),
@@ -84,7 +84,7 @@ def page_of(cursor: Cursor, practice_no: int, event_no: int) -> OpenPage | None:
     """Read one page, if it is not known to be over."""
     row = cursor.execute(
         "SELECT c.practice_no, c.event_no, p.practice_id, c.order_json, c.looks"
-        " FROM credit_checkout c JOIN credit_practice p ON p.practice_no = c.practice_no"
+        " FROM credit_checkout c JOIN credit_practice_name p ON p.practice_no = c.practice_no"
         " WHERE c.is_open = 1 AND c.practice_no = ? AND c.event_no = ?",
         (practice_no, event_no),
     ).fetchone()
@@ -113,7 +113,7 @@ def card_consent(cursor: Cursor, practice_no: int, event_no: int) -> CardConsent
 def language_of(cursor: Cursor, practice_id: str) -> str | None:
     """Read the language a practice asked for."""
     row = cursor.execute(
-        "SELECT l.language FROM credit_language l JOIN credit_practice p"
+        "SELECT l.language FROM credit_language l JOIN credit_practice_name p"
         " ON p.practice_no = l.practice_no WHERE p.practice_id = ?",
         (practice_id,),
     ).fetchone()

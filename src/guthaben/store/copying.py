@@ -105,7 +105,7 @@ class _Offsets(NamedTuple):
 
 def _problems(source: Cursor, target: Cursor, tables: list[Table]) -> Iterator[str]:
     for (practice_id,) in source.execute("SELECT practice_id FROM credit_practice ORDER BY 1"):
-        taken = "SELECT 1 FROM credit_practice WHERE practice_id = ?"
+        taken = "SELECT 1 FROM credit_practice_name WHERE practice_id = ?"
         if target.execute(taken, (practice_id,)).fetchone():
             yield f"practice {practice_id} exists in the target already"
     for table in tables:

@@ -62,7 +62,7 @@ def alarms(cursor: Cursor, practice_id: str | None, limit: int) -> list[dict[str
     where, values = ("", ()) if practice_id is None else (" AND p.practice_id = ?", (practice_id,))
     rows = cursor.execute(
         "SELECT a.alarm_no, a.code, p.practice_id, a.subject, a.raised_at_s FROM credit_alarm a"
-        " LEFT JOIN credit_practice p ON p.practice_no = a.practice_no"
+        " LEFT JOIN credit_practice_name p ON p.practice_no = a.practice_no"
         f" WHERE a.cleared_at_s = 0{where} ORDER BY a.alarm_no DESC LIMIT ?",
         (*values, limit),
     )

@@ -158,7 +158,7 @@ def subscription_of(cursor: Cursor, row: SubscriptionRow) -> Subscription:
 def owners_of_customer(cursor: Cursor, customer_id: str) -> set[str]:
     """Tell whose customer this is at the provider: practices that paid as this customer."""
     rows = cursor.execute(
-        "SELECT p.practice_id FROM credit_practice p WHERE p.practice_no IN"
+        "SELECT p.practice_id FROM credit_practice_name p WHERE p.practice_no IN"
         " (SELECT practice_no FROM credit_subscription WHERE customer_id = ?"
         " UNION SELECT practice_no FROM credit_provider_customer WHERE customer_id = ?)",
         (customer_id, customer_id),
@@ -204,7 +204,7 @@ def page_of_owners(cursor: Cursor, after_no: int, limit: int) -> list[tuple[int,
     """Read practices that have a subscription, in the order of their numbers."""
     rows = cursor.execute(
         "SELECT DISTINCT s.practice_no, p.practice_id FROM credit_subscription s"
-        " JOIN credit_practice p ON p.practice_no = s.practice_no"
+        " JOIN credit_practice_name p ON p.practice_no = s.practice_no"
         " WHERE s.practice_no > ? AND s.is_over = 0 ORDER BY s.practice_no LIMIT ?",
         (after_no, limit),
     )

@@ -72,7 +72,7 @@ _PLACE = "practice_no = ? AND notice_id = ? AND channel = ? AND target_id = ?"
 _JOINED = (
     f"SELECT {_D}, {_N}, COALESCE(p.practice_id, '') FROM credit_delivery d"
     " JOIN credit_notice n ON n.notice_id = d.notice_id"
-    " LEFT JOIN credit_practice p ON p.practice_no = d.practice_no"
+    " LEFT JOIN credit_practice_name p ON p.practice_no = d.practice_no"
 )
 
 
@@ -108,7 +108,7 @@ def told(
         values += chosen
     rows = cursor.execute(
         f"SELECT {_N}, COALESCE(p.practice_id, '') FROM credit_notice n"
-        f" LEFT JOIN credit_practice p ON p.practice_no = n.practice_no WHERE {where}"
+        f" LEFT JOIN credit_practice_name p ON p.practice_no = n.practice_no WHERE {where}"
         " ORDER BY n.told_at_s DESC, n.notice_id LIMIT ?",
         (*values, limit),
     )
@@ -252,7 +252,7 @@ def replay(
 def practice_of(cursor: Cursor, row: NoticeRow) -> str:
     """Tell the id of a notice's practice; empty for the operator's."""
     found = cursor.execute(
-        "SELECT practice_id FROM credit_practice WHERE practice_no = ?", (row.practice_no,)
+        "SELECT practice_id FROM credit_practice_name WHERE practice_no = ?", (row.practice_no,)
     ).fetchone()
     return str(found[0]) if found else ""
 

@@ -152,7 +152,7 @@ def unseen(
     """Read one page of credited payments recorded in `[since, until)` that a run has not met."""
     rows = cursor.execute(
         "SELECT e.recorded_at_s, e.practice_no, e.event_no, e.payment_id, p.practice_id"
-        " FROM credit_event e JOIN credit_practice p ON p.practice_no = e.practice_no"
+        " FROM credit_event e JOIN credit_practice_name p ON p.practice_no = e.practice_no"
         " WHERE e.status = 'succeeded' AND e.payment_id <> '' AND e.parent_event_no = 0"
         " AND e.event_type IN ('topup_purchase', 'auto_topup_purchase')"
         " AND e.recorded_at_s >= ? AND e.recorded_at_s < ?"
@@ -194,7 +194,7 @@ def stuck_purchases(
     rows = cursor.execute(
         "SELECT e.recorded_at_s, e.practice_no, e.event_no, e.session_id, e.topup_id,"
         " p.practice_id FROM credit_event e"
-        " JOIN credit_practice p ON p.practice_no = e.practice_no"
+        " JOIN credit_practice_name p ON p.practice_no = e.practice_no"
         " WHERE e.status IN ('pending', 'unknown') AND e.recorded_at_s <= ?"
         " AND e.event_type = 'topup_purchase' AND e.session_id <> ''"
         " AND (e.recorded_at_s, e.practice_no, e.event_no) > (?, ?, ?)"

@@ -39,7 +39,7 @@ _TABLES = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND c.relname LIKE 'credit\\_%' AND c.relname NOT IN ('credit_reader', 'credit_call_registry')
+    AND c.relname LIKE 'credit\\_%' AND c.relname NOT IN ('credit_reader', 'credit_call_registry', 'credit_two_phase')
     ORDER BY c.relname, a.attnum"""
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
 
@@ -60,10 +60,14 @@ class _SumLoader(Loader):
         return int(bytes(data))
 
 
-@lru_cache(maxsize=2048)
 def translated(sql: str) -> str:
+    """Write a question of ours for tables that are cut into parts."""
+    return said(postgres_partitions.INSTEAD.get(sql, sql))
+
+
+@lru_cache(maxsize=2048)
+def said(sql: str) -> str:
     """Write a question of ours the way psycopg wants it: `%s` for `?`, no index hints, no locks."""
-    sql = postgres_partitions.INSTEAD.get(sql, sql)
     return _INDEXED_BY.sub("", sql).replace("%", "%%").replace("?", "%s")
 
 
@@ -71,6 +75,7 @@ class PostgresCursor:
     """Asks the store's questions; see `session.Cursor`."""
 
     __slots__ = ("_cursor",)
+    _said = staticmethod(translated)
 
     def __init__(self, con: psycopg.Connection[Any]) -> None:
         self._cursor = con.cursor()
@@ -83,7 +88,7 @@ class PostgresCursor:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Run one statement."""
         try:
-            self._cursor.execute(translated(sql), parameters)
+            self._cursor.execute(self._said(sql), parameters)
         except psycopg.DataError as error:
             if "NUL" not in str(error):
                 raise
@@ -92,7 +97,7 @@ class PostgresCursor:
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
         """Run one statement for every row."""
-        self._cursor.executemany(translated(sql), rows)
+        self._cursor.executemany(self._said(sql), rows)
         return self
 
     def fetchone(self) -> Any:
@@ -133,11 +138,6 @@ def limit_waiting(con: psycopg.Connection[Any]) -> None:
     con.execute(f"SET lock_timeout = {connection.BUSY_TIMEOUT_MS}".encode())
 
 
-def _ready_to_read(con: psycopg.Connection[Any]) -> None:
-    configure(con)
-    limit_waiting(con)
-
-
 def name_of(url: str) -> str:
     """Name a database without its password."""
     parts = urlsplit(url)
@@ -157,6 +157,9 @@ class PostgresDatabase:
         self.lanes = config.writer_lanes()
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
+        self._is_spread: bool | None = None
+        """Whether the tables are laid together for a cluster; None while nobody has looked."""
+        self._cursor: type[PostgresCursor] = PostgresCursor
 
     def exists(self) -> bool:
         """Tell whether the database holds our tables. Raises `StoreUnavailable`."""
@@ -176,22 +179,30 @@ class PostgresDatabase:
 
     def before_copy(self, cursor: Cursor, source: Cursor) -> None:
         """Make the months of the calls that come; their keys go into the registry by themselves."""
-        cursor.executemany("SELECT credit_add_month(?::date)", postgres_partitions.months(source))
+        if cursor.execute(postgres_partitions.IS_CUT).fetchone()[0]:
+            months = postgres_partitions.months(source)
+            cursor.executemany("SELECT credit_add_month(?::date)", months)
 
     def after_copy(self, cursor: Cursor) -> None:
         """Register the keys of archived calls; let every identity go on behind the highest."""
-        cursor.execute(postgres_partitions.REGISTER_ARCHIVED)
+        if cursor.execute(postgres_partitions.IS_CUT).fetchone()[0]:
+            cursor.execute(postgres_partitions.REGISTER_ARCHIVED)
         for table, column in cursor.execute(IDENTITIES).fetchall():
             cursor.execute(go_on(table, column))
 
     def distribute(self, by: str) -> bool:
-        """Spread the tables with Citus."""
+        """Spread the tables with Citus; what is open goes on as before, so open it anew."""
         from guthaben.store import postgres_distribute
 
         if by != "citus":
             raise ConfigError(f"Tables are spread with citus, not {by!r}: nothing was changed.")
-        with connect(self.url) as con:
-            return postgres_distribute.distribute(con)
+        self.close()
+        self._is_spread = None
+        try:
+            with connect(self.url) as con:
+                return postgres_distribute.distribute(con)
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"{self.name}: nothing was changed: {error}") from error
 
     def read(self, question: Callable[[Cursor], T]) -> T:
         """Ask in one repeatable read."""
@@ -199,12 +210,25 @@ class PostgresDatabase:
             with self._readers().connection() as con:
                 con.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 try:
-                    return question(PostgresCursor(con))
+                    return question(self._cursor(con))
                 finally:
                     if con.info.transaction_status is not TransactionStatus.UNKNOWN:
                         con.execute("ROLLBACK")
         except (psycopg.Error, PoolTimeout) as error:
             raise StoreUnavailable(f"{self.name}: {error}") from error
+
+    def _ready_to_read(self, con: psycopg.Connection[Any]) -> None:
+        """Prepare a connection of the readers; find out, once, how the tables lie here."""
+        configure(con)
+        limit_waiting(con)
+        if self._is_spread is None:
+            self._is_spread = postgres_partitions.is_together(con)
+        if self._is_spread:
+            from guthaben.store.postgres_spread import SETTINGS, SpreadReader
+
+            self._cursor = SpreadReader
+            for setting in SETTINGS:
+                con.execute(setting.encode())
 
     def _readers(self) -> ConnectionPool[psycopg.Connection[Any]]:
         with self._lock:
@@ -215,7 +239,7 @@ class PostgresDatabase:
                     max_size=READERS,
                     timeout=CONNECT_TIMEOUT_S,
                     kwargs={"autocommit": True, "application_name": "guthaben reader"},
-                    configure=_ready_to_read,
+                    configure=self._ready_to_read,
                     check=ConnectionPool.check_connection,
                     open=True,
                 )
@@ -229,9 +253,14 @@ class PostgresDatabase:
         )
 
     def grow(self, now_ms: int) -> Grown:
-        """Make the partitions of months to come, drop those whose calls are archived."""
+        """Make the partitions of months to come, drop those whose calls are archived.
+
+        Tables that are spread have no months.
+        """
         try:
             with connect(self.url) as con:
+                if postgres_partitions.is_together(con):
+                    return Grown({}, {})
                 made = postgres_partitions.add_months(con, now_ms)
                 return Grown(made, postgres_partitions.dissolve_months(con, now_ms))
         except psycopg.Error as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-_INSERT = re.compile(
+INSERT = re.compile(
     r"INSERT INTO (?P<table>\w+) \((?P<columns>[^)]*)\) VALUES \((?P<values>[^()]*)\)"
     r"(?P<rest>|\s+ON CONFLICT .*)",
     re.DOTALL,
@@ -36,6 +36,7 @@ class Bulk(NamedTuple):
 
     sql: str
     columns: tuple[str, ...]
+    table: str
     is_planned_anew: bool = False
     """Each time, because its table is nearly empty now and large in a minute, or the reverse."""
 
@@ -57,7 +58,7 @@ class Rewriter:
         self.bulk = lru_cache(maxsize=256)(self._bulk)
 
     def _bulk(self, sql: str) -> Bulk | None:
-        insert = _INSERT.fullmatch(sql)
+        insert = INSERT.fullmatch(sql)
         if insert is not None:
             return self._insert(insert)
         update = _UPDATE.fullmatch(sql)
@@ -78,6 +79,7 @@ class Rewriter:
             f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(chosen)}"
             f" FROM {self._record(table, given)}{found['rest']}",
             given,
+            table,
         )
 
     def _update(self, found: re.Match[str]) -> Bulk | None:
@@ -95,6 +97,7 @@ class Rewriter:
             f" FROM {self._record(table, given)}"
             f" WHERE {' AND '.join(f't.{name} = r.{name}' for name in keys)}{part}",
             given,
+            table,
             table in _IN_PARTS,
         )
 

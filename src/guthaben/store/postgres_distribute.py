@@ -3,7 +3,8 @@
 Law: the plan is data and names every table. What belongs to a practice and grows with its calls is
 spread by the practice's number and lies together; the registry of payments is spread by the
 payment's id; the rest stays whole, with its unique keys, on the node that servers connect to. All
-of it happens in one transaction, or nothing does.
+of it happens in one transaction, or nothing does; and from then on, what one transaction writes
+here and on a node is committed on both or on none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from guthaben.errors import ConfigError
+from guthaben.store import postgres_partitions, postgres_roles, postgres_together
 
 PRACTICE: Final = "practice_no"
 LOCAL: Final = ""
@@ -24,7 +26,6 @@ PLAN: Final[dict[str, str]] = {
     "credit_grant": PRACTICE,
     "credit_call": PRACTICE,
     "credit_transfer": PRACTICE,
-    "credit_call_registry": PRACTICE,
     "credit_archived_call": PRACTICE,
     "credit_key": PRACTICE,
     "credit_blocked_call": PRACTICE,
@@ -68,7 +69,6 @@ PLAN: Final[dict[str, str]] = {
     # The installation's own.
     "credit_meta": LOCAL,
     "credit_migration": LOCAL,
-    "credit_reader": LOCAL,
     "credit_price_sheet": LOCAL,
     "credit_price_version": LOCAL,
     "credit_plan": LOCAL,
@@ -80,27 +80,25 @@ PLAN: Final[dict[str, str]] = {
     "credit_reconcile_run": LOCAL,
 }
 """Table -> the column that it is spread by."""
+BINDINGS: Final = "credit_reader"
+"""Which login reads which practice: the one table that every node has a copy of."""
 
 DROPPED: Final = {"credit_practice_practice_id_key": ANCHOR}
 """Unique keys that can't be spread, and their tables; `credit_practice_name` keeps this one."""
+TWO_PHASE: Final = "credit_two_phase"
 
 _INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'citus'"
 _AVAILABLE: Final = "SELECT 1 FROM pg_available_extensions WHERE name = 'citus'"
-_TABLES: Final = """
+_TABLES: Final = f"""
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND c.relname LIKE 'credit\\_%%' ORDER BY 1"""
+    AND c.relname LIKE 'credit\\_%%' AND c.relname <> '{TWO_PHASE}' ORDER BY 1"""
 UNIQUE_KEYS: Final = """
     SELECT i.indexrelid::regclass::text, array_agg(a.attname ORDER BY a.attnum)
     FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
     WHERE i.indrelid = to_regclass(%s) AND (i.indisunique OR i.indisprimary)
     GROUP BY i.indexrelid ORDER BY 1"""
-_CUT: Final = """
-    SELECT p.partrelid::regclass::text FROM pg_partitioned_table p
-    WHERE p.partstrat = 'h' OR EXISTS (
-        SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = p.partrelid AND c.relkind = 'p')
-    ORDER BY 1"""
+_CUT: Final = "SELECT partrelid::regclass::text FROM pg_partitioned_table ORDER BY 1"
 _WRITING: Final = """
     SELECT t.tgrelid::regclass::text, t.tgname FROM pg_trigger t
     JOIN pg_proc p ON p.oid = t.tgfoid
@@ -108,54 +106,79 @@ _WRITING: Final = """
     AND p.prosrc ~* '\\m(INSERT|UPDATE|DELETE|PERFORM)\\M' AND p.prosrc !~ 'RAISE EXCEPTION'
     ORDER BY 1, 2"""
 _SPREAD: Final = "SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass(%s)"
+_COORDINATOR: Final = "SELECT 1 FROM pg_dist_node WHERE groupid = 0"
+_WORKERS: Final = "SELECT 1 FROM pg_dist_node WHERE shouldhaveshards AND isactive"
+_NO_TRUNCATE: Final = """
+    SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger
+    WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal AND tgtype & 32 <> 0"""
+
+# Citus commits one node's share before the coordinator's own, unless it knows of both. It sees what
+# is written to a table of its own, not what is written to ours: so each of ours tells it.
+_BOTH: Final = (
+    f"CREATE TABLE {TWO_PHASE} (nothing BIGINT)",
+    f"SELECT citus_add_local_table_to_metadata('{TWO_PHASE}')",
+    f"""CREATE FUNCTION {TWO_PHASE}() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN DELETE FROM {TWO_PHASE} WHERE nothing = 1; RETURN NULL; END $$""",
+)
 
 
-def statements() -> Iterator[str]:
-    """Give what is to be run, in order."""
+def tell_of(table: str) -> str:
+    """Write the statement by which all changes of a whole table count as a node's share."""
+    return (
+        f"CREATE OR REPLACE TRIGGER {table}_two_phase AFTER INSERT OR UPDATE OR DELETE ON {table}"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION {TWO_PHASE}()"
+    )
+
+
+def before() -> Iterator[str]:
+    """Give what is to be run before the tables are spread, in order."""
     # Ours only refuse what must not change; they read no other row of any node.
     yield "SET LOCAL citus.enable_unsafe_triggers TO on"
+    yield "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
     for key, table in DROPPED.items():
         yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {key}"
-    for table, column in PLAN.items():
-        if column == LOCAL:
-            continue
-        beside = "none" if table == ANCHOR or column != PRACTICE else ANCHOR
-        yield (
-            f"SELECT create_distributed_table('{table}', '{column}', colocate_with => '{beside}')"
-        )
+    yield f"CREATE INDEX IF NOT EXISTS credit_practice_by_name ON {ANCHOR} (practice_id)"
+
+
+def placing(table: str) -> str:
+    """Write the statement that spreads a table."""
+    column = PLAN[table]
+    beside = "none" if table == ANCHOR or column != PRACTICE else ANCHOR
+    return f"SELECT create_distributed_table('{table}', '{column}', colocate_with => '{beside}')"
 
 
 def obstacles(con: psycopg.Connection[Any]) -> list[str]:
-    """Tell what of the schema at hand does not fit the plan, or is nothing that Citus takes."""
+    """Tell what of the tables, laid together, or of the cluster does not fit the plan."""
     there = {name for (name,) in con.execute(_TABLES)}
-    found = [f"{table} has no place in the plan" for table in sorted(there - set(PLAN))]
+    found = [f"{table} has no place in the plan" for table in sorted(there - {*PLAN, BINDINGS})]
     for table, column in PLAN.items():
         if column == LOCAL or table not in there:
             continue
         for key, columns in con.execute(UNIQUE_KEYS, (table,)):
             if column not in columns and key not in DROPPED:
                 found.append(f"the unique key {key} of {table} does not contain {column}")
-    return [*found, *_not_taken(con)]
-
-
-def _not_taken(con: psycopg.Connection[Any]) -> list[str]:
-    """Tell what of the tables to be spread Citus would refuse, by its documentation."""
     spread = {table for table, column in PLAN.items() if column != LOCAL}
-    cut = [table for (table,) in con.execute(_CUT) if table in spread]
-    writing = [(table, name) for table, name in con.execute(_WRITING) if table in spread]
-    return [
-        *(f"{table} is cut by hash or twice, and Citus spreads no such table" for table in cut),
-        *(
-            f"the trigger {name} of {table} writes, and Citus allows none"
-            for table, name in writing
-        ),
-    ]
+    for (table,) in con.execute(_CUT):
+        if table in spread:
+            found.append(f"{table} is cut into parts, and Citus spreads no such table")
+    for table, name in con.execute(_WRITING):
+        if table in spread:
+            found.append(f"the trigger {name} of {table} writes, and Citus allows none")
+    return found
+
+
+def _missing_nodes(con: psycopg.Connection[Any]) -> Iterator[str]:
+    if con.execute(_COORDINATOR).fetchone() is None:
+        yield "the coordinator does not know itself: SELECT citus_set_coordinator_host(NAME, PORT)"
+    if con.execute(_WORKERS).fetchone() is None:
+        yield "there is no node to hold shards: SELECT citus_add_node(NAME, PORT) for each"
 
 
 def distribute(con: psycopg.Connection[Any]) -> bool:
-    """Spread the tables; tell whether that was still to do. All or nothing.
+    """Spread the tables, with what they hold; tell whether that was still to do. All or nothing.
 
-    Raises `ConfigError` where Citus is not there or the schema does not fit: nothing is changed.
+    Servers must not be running. Raises `ConfigError` where Citus is not there, the schema does not
+    fit or a row was lost: nothing is changed.
     """
     installed = con.execute(_INSTALLED).fetchone()
     if installed is None:
@@ -169,10 +192,53 @@ def distribute(con: psycopg.Connection[Any]) -> bool:
         raise ConfigError(f"Citus is not installed in this database: nothing was changed. {how}.")
     if con.execute(_SPREAD, (ANCHOR,)).fetchone() is not None:
         return False
-    wrong = obstacles(con)
+    with con.transaction():
+        _spread_all(con)
+    return True
+
+
+def _spread_all(con: psycopg.Connection[Any]) -> None:
+    wrong = [*_missing_nodes(con)]
+    if not wrong and postgres_partitions.is_cut(con):
+        postgres_together.lay(con)
+    wrong = wrong or obstacles(con)
     if wrong:
         raise ConfigError(f"The tables can't be spread, nothing was changed: {'; '.join(wrong)}.")
-    with con.transaction():
-        for statement in statements():
-            con.execute(statement.encode())
-    return True
+    for statement in before():
+        con.execute(statement.encode())
+    there = {name for (name,) in con.execute(_TABLES)}
+    _spread_bindings(con, there)
+    for table, column in PLAN.items():
+        if column != LOCAL:
+            _spread_one(con, table)
+    for statement in _BOTH:
+        con.execute(statement.encode())
+    for table, column in PLAN.items():
+        if column == LOCAL and table in there:
+            con.execute(tell_of(table).encode())
+    con.execute("SELECT create_distributed_function('hex(bytea)')")
+    postgres_roles.ensure(con)
+
+
+def _spread_bindings(con: psycopg.Connection[Any], there: set[str]) -> None:
+    """Give every node the bindings of readers, and the function that asks for them."""
+    if BINDINGS in there:
+        con.execute(f"SELECT create_reference_table('{BINDINGS}')".encode())
+        con.execute("SELECT create_distributed_function('credit_own_practice()')")
+
+
+def _spread_one(con: psycopg.Connection[Any], table: str) -> None:
+    """Spread a table; every row must have arrived, and none stays behind where it was."""
+    was = postgres_together.count(con, table)
+    # They would forbid to empty what was left behind.
+    guards = con.execute(_NO_TRUNCATE, (table,)).fetchall()
+    for name, _definition in guards:
+        con.execute(f"DROP TRIGGER {name} ON {table}".encode())
+    con.execute(placing(table).encode())
+    now = postgres_together.count(con, table)
+    if now != was:
+        raise ConfigError(f"{was - now} rows of {table} were lost on the way: nothing was changed")
+    if was:
+        con.execute("SELECT truncate_local_data_after_distributing_table(%s)", (table,))
+    for _name, definition in guards:
+        con.execute(definition.encode())

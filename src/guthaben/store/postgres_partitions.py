@@ -22,7 +22,7 @@ SHARES: Final = 8
 AHEAD: Final = 3
 """So many months beyond this one have their partition."""
 
-_CALL: Final = (
+CALL: Final = (
     "practice_no", "call_no", "body_hash", "created_at_ms", "expires_at_ms", "reserved_nano_usd",
     "cost_nano_usd", "period_start_s", "grace_ms", "ended_at_s", "first_seq", "input_tokens",
     "output_tokens", "total_tokens", "audio_us", "uncovered_nano_usd", "legacy_id", "operation",
@@ -30,7 +30,7 @@ _CALL: Final = (
     "model", "operation_type", "price_version", "user_id", "device_id", "api_key_id", "reference",
     "tags",
 )  # fmt: skip
-_TRANSFER: Final = (
+TRANSFER: Final = (
     "practice_no", "seq", "amount_nano_usd", "grant_no", "call_no", "event_no", "reverses_seq",
     "at_s", "source", "target", "code", "hash",
 )  # fmt: skip
@@ -66,7 +66,8 @@ def _column(name: str) -> str:
     return " ".join(words)
 
 
-def _columns(names: tuple[str, ...]) -> str:
+def columns(names: tuple[str, ...]) -> str:
+    """Describe the columns of calls or transfers."""
     return ", ".join(map(_column, names))
 
 
@@ -100,7 +101,7 @@ _FUNCTIONS: Final = (
             end_ms BIGINT := credit_month_ms((first + INTERVAL '1 month')::date);
             moved BIGINT := 0;
         BEGIN
-            PERFORM pg_advisory_xact_lock(0x67757469);
+            PERFORM pg_advisory_xact_lock(1735750761);
             IF to_regclass(name) IS NOT NULL THEN RETURN -1; END IF;
             EXECUTE format('CREATE TABLE %I (LIKE credit_call INCLUDING ALL,'
                 ' PRIMARY KEY (practice_no, call_no))', name);
@@ -125,7 +126,7 @@ _FUNCTIONS: Final = (
             name TEXT := 'credit_call_' || to_char(first, 'YYYY_MM');
             left_over BIGINT;
         BEGIN
-            PERFORM pg_advisory_xact_lock(0x67757469);
+            PERFORM pg_advisory_xact_lock(1735750761);
             IF to_regclass(name) IS NULL
                 OR credit_month_ms((first + INTERVAL '1 month')::date)
                     > now_ms - 35 * 86400000::bigint
@@ -182,7 +183,7 @@ def cut(con: psycopg.Connection[Any], now_s: int) -> None:
         "ALTER TABLE credit_archived_call ALTER archive_no TYPE INTEGER,"
         " ALTER operation TYPE SMALLINT, ALTER status TYPE SMALLINT"
     )
-    _forbid_truncate(con, "credit_archived_call")
+    forbid_truncate(con, "credit_archived_call")
     for signature in FOR_SERVERS:
         con.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC".encode())
 
@@ -206,10 +207,10 @@ def _make_shares(con: psycopg.Connection[Any], table: str) -> None:
             f"CREATE TABLE {table}_{share} PARTITION OF {table}"
             f" FOR VALUES WITH (MODULUS {SHARES}, REMAINDER {share})".encode()
         )
-        _forbid_truncate(con, f"{table}_{share}")
+        forbid_truncate(con, f"{table}_{share}")
 
 
-def _forbid_truncate(con: psycopg.Connection[Any], table: str) -> None:
+def forbid_truncate(con: psycopg.Connection[Any], table: str) -> None:
     """Forbid it for one table: what is said of a whole does not hold for its parts."""
     con.execute(
         f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}"
@@ -218,9 +219,9 @@ def _forbid_truncate(con: psycopg.Connection[Any], table: str) -> None:
 
 
 def _cut_calls(con: psycopg.Connection[Any], now_s: int) -> None:
-    plain = _put_aside(con, "credit_call", _CALL)
+    plain = put_aside(con, "credit_call", CALL)
     con.execute("DROP INDEX credit_call_key, credit_call_due")
-    con.execute(f"CREATE TABLE credit_call ({_columns(_CALL)}) PARTITION BY LIST (status)".encode())
+    con.execute(f"CREATE TABLE credit_call ({columns(CALL)}) PARTITION BY LIST (status)".encode())
     # Rows come and go here all the time: what is dead must be vacuumed early.
     con.execute(
         "CREATE TABLE credit_call_open PARTITION OF credit_call"
@@ -251,26 +252,31 @@ def _cut_calls(con: psycopg.Connection[Any], now_s: int) -> None:
     for (month,) in months:
         con.execute("SELECT credit_add_month(%s)", (month,))
     add_months(con, now_s * 1000)
-    _bring_back(con, plain, "credit_call", _CALL)
+    bring_back(con, plain, "credit_call", CALL)
 
 
 def _cut_transfers(con: psycopg.Connection[Any]) -> None:
-    plain = _put_aside(con, "credit_transfer", _TRANSFER)
+    plain = put_aside(con, "credit_transfer", TRANSFER)
     con.execute(
-        f"CREATE TABLE credit_transfer ({_columns(_TRANSFER)}, CHECK (source <> target),"
+        f"CREATE TABLE credit_transfer ({columns(TRANSFER)}, CHECK (source <> target),"
         " PRIMARY KEY (practice_no, seq)) PARTITION BY HASH (practice_no)".encode()
     )
     _make_shares(con, "credit_transfer")
+    forbid_changes(con)
+    bring_back(con, plain, "credit_transfer", TRANSFER)
+
+
+def forbid_changes(con: psycopg.Connection[Any]) -> None:
+    """Forbid to change or delete a transfer; the functions are those of the first migration."""
     for name in ("update", "delete"):
         trigger = f"credit_transfer_no_{name}"
         con.execute(
             f"CREATE TRIGGER {trigger} BEFORE {name} ON credit_transfer"
             f" FOR EACH ROW EXECUTE FUNCTION {trigger}()".encode()
         )
-    _bring_back(con, plain, "credit_transfer", _TRANSFER)
 
 
-def _put_aside(con: psycopg.Connection[Any], table: str, columns: tuple[str, ...]) -> str:
+def put_aside(con: psycopg.Connection[Any], table: str, columns: tuple[str, ...]) -> str:
     """Rename a plain table; refuse one with a column that we would lose."""
     rows = con.execute(
         "SELECT column_name FROM information_schema.columns"
@@ -285,12 +291,27 @@ def _put_aside(con: psycopg.Connection[Any], table: str, columns: tuple[str, ...
     return plain
 
 
-def _bring_back(
+def bring_back(
     con: psycopg.Connection[Any], plain: str, table: str, columns: tuple[str, ...]
 ) -> None:
+    """Move all rows into the new table and drop the old one."""
     names = ", ".join(columns)
     con.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {plain}".encode())
     con.execute(f"DROP TABLE {plain}".encode())
+
+
+IS_CUT: Final = "SELECT to_regclass('credit_call_registry') IS NOT NULL"
+
+
+def is_cut(con: psycopg.Connection[Any]) -> bool:
+    """Tell whether the tables are cut into parts by now."""
+    return con.execute(IS_CUT.encode()).fetchone() == (True,)
+
+
+def is_together(con: psycopg.Connection[Any]) -> bool:
+    """Tell whether the tables were laid together again, to be spread over the nodes of a cluster."""
+    there = con.execute("SELECT to_regclass('credit_archived_call')").fetchone() != (None,)
+    return there and not is_cut(con)
 
 
 # ---------------------------------------------------------------- months

@@ -194,13 +194,8 @@ def preload(
 ) -> None:
     """Lock and read the states of the commands asked for."""
     wanted = Wanted(asked)
-    _number(wire, cache, wanted.names)
-    for name in wanted.names:
-        cache.forget(name)
-        if name not in cache.numbers:
-            loaded.put(stranger(name), complete_since_s=now_s)
-            cache.complete_since_s[name] = now_s
-            cache.caps[name] = {}
+    find_numbers(wire, cache, wanted.names)
+    put_strangers(loaded, cache, wanted.names, now_s)
     no = cache.numbers
     numbers = sorted(no[name] for name in wanted.names if name in no)
     if not numbers:
@@ -217,19 +212,15 @@ def preload(
         ask(BY_KEY, wanted.keys),
         ask(BY_NO, wanted.calls),
         ask(STEPS, wanted.steps),
-        ask(CAP_USE, sorted(wanted.subjects), _windows(now_s)),
+        ask(CAP_USE, sorted(wanted.subjects), windows(now_s)),
     ]
     answers = wire.flush()
     found, grants, caps, by_key, by_no, steps, use = (
         [] if place is None else answers[place].rows() for place in places
     )
-    names = _take_practices(loaded, cache, found, grants, now_s)
-    _take_caps(cache, names, caps)
-    for number, subject, window, used in use:
-        loaded.cap_use[number, subject, window] = used
-    for name, subject in wanted.subjects if cache.caps else ():
-        for window in _windows(now_s):
-            loaded.cap_use.setdefault((no.get(name, 0), subject, window), 0)
+    names = take_practices(loaded, cache, found, grants, now_s)
+    take_caps(cache, names, caps)
+    take_use(loaded, wanted, no, use, now_s)
     for number, call_no, operation, key, *row in by_key:
         is_here = row[0] is not None
         call = (
@@ -240,11 +231,11 @@ def preload(
         if call is not None:
             loaded.calls[names[number], call_no] = call
             loaded.call_keys[names[number], operation, key] = call_no
-    _take_calls(loaded, names, by_no)
+    take_calls(loaded, names, by_no)
     ended = [place for place in wanted.calls if place not in loaded.calls and place[0] in no]
     if ended:
         places_of_ended = [(no[name], call_no) for name, call_no in ended]
-        _take_calls(loaded, names, wire.ask(ENDED_BY_NO, _columns(places_of_ended)))
+        take_calls(loaded, names, wire.ask(ENDED_BY_NO, _columns(places_of_ended)))
     for number, *row in steps:
         step = Step._make(row)
         loaded.steps[names[number], step.kind, step.key] = step
@@ -252,14 +243,25 @@ def preload(
     loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
 
 
-def _number(wire: Wire, cache: ProvenCache, names: list[str]) -> None:
+def find_numbers(wire: Wire, cache: ProvenCache, names: list[str]) -> None:
+    """Have the numbers of the practices that there are."""
     unknown = [name for name in names if name not in cache.numbers]
     if unknown:
         for name, number in wire.ask(NUMBERS, (unknown,)):
             cache.put_number(name, number)
 
 
-def _windows(now_s: int) -> list[str]:
+def put_strangers(loaded: Loaded, cache: ProvenCache, names: list[str], now_s: int) -> None:
+    """Forget what was kept of these practices; who has no number is new and has nothing."""
+    for name in names:
+        cache.forget(name)
+        if name not in cache.numbers:
+            loaded.put(stranger(name), complete_since_s=now_s)
+            cache.complete_since_s[name] = now_s
+            cache.caps[name] = {}
+
+
+def windows(now_s: int) -> list[str]:
     """Name every day and month that may be today's or this month's in some time zone."""
     days = [day_of("UTC", now_s + shift * _DAY_S) for shift in (-1, 0, 1)]
     return sorted({*days, *(day[:7] for day in days)})
@@ -269,9 +271,10 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
     return tuple(map(list, zip(*rows, strict=True)))
 
 
-def _take_practices(
+def take_practices(
     loaded: Loaded, cache: ProvenCache, rows: list[Any], grant_rows: list[Any], now_s: int
 ) -> dict[int, str]:
+    """Take over practices with their grants; tell their names by number."""
     grants: dict[int, dict[int, Grant]] = {}
     for practice_no, *row in grant_rows:
         grants.setdefault(practice_no, {})[row[0]] = grant_from_row(tuple(row))
@@ -283,14 +286,27 @@ def _take_practices(
     return {row[1]: row[2] for row in rows}
 
 
-def _take_caps(cache: ProvenCache, names: dict[int, str], rows: list[Any]) -> None:
+def take_caps(cache: ProvenCache, names: dict[int, str], rows: list[Any]) -> None:
+    """Take over what is capped; who has no cap is remembered as such."""
     caps: dict[str, dict[str, Cap]] = {name: {} for name in names.values()}
     for number, *row in rows:
         caps[names[number]][row[0]] = Cap(*row)
     cache.caps.update(caps)
 
 
-def _take_calls(loaded: Loaded, names: dict[int, str], rows: list[Any]) -> None:
+def take_use(
+    loaded: Loaded, wanted: Wanted, no: dict[str, int], rows: list[Any], now_s: int
+) -> None:
+    """Take over what was used of caps; nothing, where nothing was counted."""
+    for number, subject, window, used in rows:
+        loaded.cap_use[number, subject, window] = used
+    for name, subject in wanted.subjects if loaded.cache.caps else ():
+        for window in windows(now_s):
+            loaded.cap_use.setdefault((no.get(name, 0), subject, window), 0)
+
+
+def take_calls(loaded: Loaded, names: dict[int, str], rows: list[Any]) -> None:
+    """Take over calls, by number and by key."""
     for number, *row in rows:
         name, call = names[number], calls.from_row(tuple(row))
         loaded.calls[name, call.call_no] = call

@@ -18,8 +18,10 @@ from psycopg.pq import TransactionStatus
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store import postgres_home, postgres_schema
 from guthaben.store.postgres import connect, limit_waiting
+from guthaben.store.postgres_partitions import is_together
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
+from guthaben.store.postgres_spread import SETTINGS, SpreadCursor
 from guthaben.store.postgres_wire import Wire
 from guthaben.store.postgres_writing import WritingCursor
 from guthaben.store.session import Conflict
@@ -56,6 +58,7 @@ class PostgresSession:
         self._cursor: WritingCursor | None = None
         self._crowded_until_s = 0.0
         self._begun = 0
+        self._is_spread = False
         self._wire: Wire | None = None
         self.cache = ProvenCache()
         self.con: psycopg.Connection[Any] | None = None
@@ -85,8 +88,9 @@ class PostgresSession:
         assert self._wire is not None
         assert self._rewriter is not None
         trusts = time.monotonic() >= self._crowded_until_s
-        self._cursor = WritingCursor(self._wire, self._rewriter, self.cache, trusts=trusts)
-        return self._cursor, True
+        kind = SpreadCursor if self._is_spread else WritingCursor
+        self._cursor = kind(self._wire, self._rewriter, self.cache, trusts=trusts)
+        return self._cursor, not self._is_spread
 
     def commit(self, write: Callable[[], None]) -> None:
         """Write and commit in one round trip; a connection lost then leaves the outcome unknown."""
@@ -148,8 +152,9 @@ class PostgresSession:
             postgres_schema.migrate(self.con, self._now_s())
             limit_waiting(self.con)
             postgres_home.settle_in(self.con, self._now_s())
-            for setting in LEAN:
-                self.con.execute(setting)
+            self._is_spread = is_together(self.con)
+            for setting in SETTINGS if self._is_spread else LEAN:
+                self.con.execute(setting.encode())
             self._rewriter = Rewriter(column_types(self.con))
             self._wire = Wire(self.con)
         except psycopg.Error as error:

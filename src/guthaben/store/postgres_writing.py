@@ -40,15 +40,21 @@ _STAMP: Final = "SELECT pg_current_xact_id_if_assigned()::xid::text"
 def numbered(sql: str) -> str:
     """Write a statement of ours PostgreSQL's way: `$1` for `?`, locks, no index hints."""
     number = count(1)
-    sql = postgres_partitions.INSTEAD.get(sql, sql)
     said = _INDEXED_BY.sub("", sql)
     for words, ours in _WORDS:
         said = said.replace(words, ours)
     return re.sub(r"\?", lambda _mark: f"${next(number)}", said)
 
 
+def in_parts(sql: str) -> str:
+    """Write a statement for tables that are cut into parts."""
+    return numbered(postgres_partitions.INSTEAD.get(sql, sql))
+
+
 class WritingCursor:
     """Runs the statements of one transaction; see `session.Cursor`."""
+
+    _said = staticmethod(in_parts)
 
     def __init__(self, wire: Wire, rewriter: Rewriter, cache: ProvenCache, *, trusts: bool) -> None:
         self._wire = wire
@@ -100,7 +106,7 @@ class WritingCursor:
         """Queue one statement."""
         self._begin()
         try:
-            self._send(numbered(sql), parameters)
+            self._send(self._said(sql), parameters)
         except psycopg.DataError as error:
             if self._is_batch or "NUL" not in str(error):
                 raise  # only the culprit may hear of it; the writer sees to that
@@ -116,7 +122,7 @@ class WritingCursor:
             self._send(bulk.sql, columns_of(every), prepare=not bulk.is_planned_anew)
             return self
         for row in every:
-            self._send(numbered(sql), row)
+            self._send(self._said(sql), row)
         return self
 
     def _send(self, sql: str, values: Sequence[Any], *, prepare: bool = True) -> None:

@@ -13,7 +13,7 @@ from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import genesis
 from guthaben.domain.practice import Practice
-from guthaben.store.session import LOCK, Cursor
+from guthaben.store.session import LOCK, NUMBER_OF, Cursor
 
 _PRACTICE_COLUMNS = Practice._fields[:-1]
 _PRACTICE = ", ".join(_PRACTICE_COLUMNS)
@@ -22,7 +22,9 @@ _GRANT = ", ".join(Grant._fields)
 OPEN_GRANTS = "credit_grant INDEXED BY credit_grant_open"
 """SQLite would rather walk the primary key: all grants a practice ever had."""
 
-_SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_id = ? {LOCK}"
+_SELECT_PRACTICE = (
+    f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_no = {NUMBER_OF} {LOCK}"
+)
 _SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM {OPEN_GRANTS} WHERE practice_no = ? AND is_open = 1"
 _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"

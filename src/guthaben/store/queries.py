@@ -12,7 +12,7 @@ from guthaben.domain.period import Period
 from guthaben.domain.practice import Balance, Practice, balance_of, current_period
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import calls, practices, topups
-from guthaben.store.session import Cursor
+from guthaben.store.session import NUMBER_OF, Cursor
 
 MAX_PAGE = 500
 
@@ -50,7 +50,7 @@ class Head(NamedTuple):
 def practice_no(cursor: Cursor, practice_id: str) -> int:
     """Read the internal number of a practice, 0 for one that nobody has stored."""
     row = cursor.execute(
-        "SELECT practice_no FROM credit_practice WHERE practice_id = ?", (practice_id,)
+        "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?", (practice_id,)
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -99,8 +99,7 @@ def recent_events(
 ) -> list[CreditEvent]:
     """Read credit events, newest first."""
     rows = cursor.execute(
-        f"SELECT {topups.SELECTED} FROM credit_event WHERE practice_no ="
-        " (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        f"SELECT {topups.SELECTED} FROM credit_event WHERE practice_no = {NUMBER_OF}"
         " AND event_no < ? ORDER BY event_no DESC LIMIT ?",
         (practice_id, before_event_no, min(limit, MAX_PAGE)),
     ).fetchall()
@@ -114,7 +113,7 @@ def usage_by_quarter_hour(
     rows = cursor.execute(
         "SELECT created_at_ms / 900000, model, COUNT(*), SUM(cost_nano_usd) FROM ("
         " SELECT created_at_ms, COALESCE(model, '') AS model, cost_nano_usd FROM credit_call"
-        " WHERE practice_no = (SELECT practice_no FROM credit_practice WHERE practice_id = ?)"
+        f" WHERE practice_no = {NUMBER_OF}"
         " ORDER BY call_no DESC LIMIT ?) AS newest"
         " WHERE created_at_ms >= ? AND cost_nano_usd > 0 GROUP BY 1, 2",
         (practice_id, most_calls, since_ms),
@@ -125,7 +124,7 @@ def usage_by_quarter_hour(
 def time_zone_of(cursor: Cursor, practice_id: str) -> str:
     """Read the zone of a practice's days and months; a new one's is the default."""
     row = cursor.execute(
-        "SELECT time_zone FROM credit_practice WHERE practice_id = ?", (practice_id,)
+        f"SELECT time_zone FROM credit_practice WHERE practice_no = {NUMBER_OF}", (practice_id,)
     ).fetchone()
     return str(row[0]) if row else practices.stranger(practice_id).time_zone
 

@@ -44,7 +44,7 @@ _ONE_ENDPOINT = "practice_no = ? AND endpoint_id = ?"
 def owner_no(cursor: Cursor, practice_id: str) -> int | None:
     """Tell the number of a practice, if anybody has stored it."""
     row = cursor.execute(
-        "SELECT practice_no FROM credit_practice WHERE practice_id = ?", (practice_id,)
+        "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?", (practice_id,)
     ).fetchone()
     return int(row[0]) if row else None
 

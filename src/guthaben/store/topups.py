@@ -81,7 +81,7 @@ def locate_event(cursor: Cursor, column: str, value: str) -> Located | None:
     fields = ", ".join(f"e.{name}" for name in _STORED)
     row = cursor.execute(
         f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
-        f" JOIN credit_practice p ON p.practice_no = e.practice_no WHERE e.{column} = ?"
+        f" JOIN credit_practice_name p ON p.practice_no = e.practice_no WHERE e.{column} = ?"
         f" AND e.{column} <> '' AND e.parent_event_no = 0 AND e.amount_nano_usd >= 0"
         " ORDER BY e.row_id DESC LIMIT 1",
         (value,),
@@ -99,7 +99,7 @@ def waiting_events(
     fields = ", ".join(f"e.{name}" for name in _STORED)
     rows = cursor.execute(
         f"SELECT p.practice_no, p.practice_id, {fields} FROM credit_event e"
-        " JOIN credit_practice p ON p.practice_no = e.practice_no"
+        " JOIN credit_practice_name p ON p.practice_no = e.practice_no"
         " WHERE e.status IN ('pending', 'unknown') AND e.recorded_at_s <= ?"
         " AND e.event_type = ? AND e.params <> '' AND e.idempotency_key <> ''"
         " AND (e.recorded_at_s, e.practice_no, e.event_no) > (?, ?, ?)"
@@ -185,7 +185,7 @@ def register_alias(
 def practice_id_of(cursor: Cursor, practice_no: int) -> str:
     """Tell the public id of a practice by its internal number."""
     row = cursor.execute(
-        "SELECT practice_id FROM credit_practice WHERE practice_no = ?", (practice_no,)
+        "SELECT practice_id FROM credit_practice_name WHERE practice_no = ?", (practice_no,)
     ).fetchone()
     return str(row[0])
 

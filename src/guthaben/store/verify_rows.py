@@ -19,7 +19,7 @@ from guthaben.store import topups
 from guthaben.store.calls import SELECTED as CALL_COLUMNS
 from guthaben.store.calls import from_row
 from guthaben.store.practices import grant_from_row
-from guthaben.store.session import Cursor
+from guthaben.store.session import NUMBER_OF, Cursor
 
 T = TypeVar("T")
 PAGE_TRANSFERS = 5_000
@@ -32,7 +32,7 @@ _STORED = (
     " FROM credit_practice"
 )
 _PRACTICES = f"{_STORED} WHERE practice_no > ? ORDER BY practice_no LIMIT ?"
-_PRACTICE = f"{_STORED} WHERE practice_id = ?"
+_PRACTICE = f"{_STORED} WHERE practice_no = {NUMBER_OF}"
 _PAGE = (
     f"SELECT {_TRANSFER} FROM credit_transfer WHERE practice_no = ? AND seq > ?"
     " ORDER BY seq LIMIT ?"
@@ -72,16 +72,13 @@ _EVENTS = (
     " clawed_back_nano_usd + bonus_clawed_back_nano_usd, parent_event_no"
     f" FROM credit_event WHERE {_IN_SPAN}"
 )
-_UNREGISTERED = (
-    f"SELECT practice_no, event_no FROM credit_event e WHERE {_IN_SPAN} AND grant_no <> 0"
-    " AND payment_id <> '' AND NOT EXISTS (SELECT 1 FROM credit_payment p"
-    " WHERE p.provider = e.provider AND p.livemode IN (0, 1)"
-    f" AND p.kind = '{topups.PAYMENT}' AND p.ref = e.payment_id)"
+# Not as a join: credit events, payments and grants may lie on different nodes.
+_PAID = (
+    f"SELECT practice_no, event_no, provider, payment_id FROM credit_event WHERE {_IN_SPAN}"
+    " AND grant_no <> 0 AND payment_id <> ''"
 )
-_ORPHANS = (
-    f"SELECT practice_no, event_no FROM credit_event e WHERE {_IN_SPAN} AND grant_no <> 0"
-    " AND NOT EXISTS (SELECT 1 FROM credit_grant g WHERE g.practice_no = e.practice_no"
-    " AND g.grant_no = e.grant_no AND g.event_no = e.event_no)"
+_REGISTERED = (
+    f"SELECT provider, ref FROM credit_payment WHERE {_IN_SPAN} AND kind = '{topups.PAYMENT}'"
 )
 
 
@@ -141,18 +138,41 @@ class Found(NamedTuple):
 
 def read(cursor: Cursor, span: Span) -> Found:
     """Read all but the transfers themselves."""
-    unregistered = _by_practice(cursor, _UNREGISTERED, span)
-    orphans = _by_practice(cursor, _ORPHANS, span)
     twice = _by_practice(cursor, _TWICE, span)
+    grants = _made(_by_practice(cursor, _GRANTS, span), grant_from_row)
+    events = _made(_by_practice(cursor, _EVENTS, span), Event._make)
     return Found(
-        _made(_by_practice(cursor, _GRANTS, span), grant_from_row),
+        grants,
         _made(_by_practice(cursor, _OPEN_CALLS, span), from_row),
         _made(_by_practice(cursor, _WRONG_CALLS, (*span, *span, *span)), WrongCall._make),
-        _made(_by_practice(cursor, _EVENTS, span), Event._make),
-        {practice_no: {row[0] for row in rows} for practice_no, rows in unregistered.items()},
-        {practice_no: [row[0] for row in rows] for practice_no, rows in orphans.items()},
+        events,
+        _unregistered(cursor, span),
+        {number: _orphans(some, grants.get(number, [])) for number, some in events.items()},
         {practice_no: [row[0] for row in rows] for practice_no, rows in twice.items()},
     )
+
+
+def _unregistered(cursor: Cursor, span: Span) -> dict[int, set[int]]:
+    """Find booked credit events whose payment is registered nowhere, for whichever practice."""
+    paid = cursor.execute(_PAID, span).fetchall()
+    known = {tuple(row) for row in cursor.execute(_REGISTERED, span).fetchall()} if paid else set()
+    found: dict[int, set[int]] = defaultdict(set)
+    for practice_no, event_no, provider, ref in paid:
+        if (provider, ref) in known:
+            continue
+        if topups.find_payment(cursor, provider, topups.PAYMENT, ref) is None:
+            found[practice_no].add(event_no)
+    return found
+
+
+def _orphans(events: list[Event], grants: list[Grant]) -> list[int]:
+    """Find a practice's credit events whose grant is missing or another's."""
+    made = {(grant.grant_no, grant.event_no) for grant in grants}
+    return [
+        event.event_no
+        for event in events
+        if event.grant_no and (event.grant_no, event.event_no) not in made
+    ]
 
 
 def transfers(cursor: Cursor, practice_no: int) -> Iterator[Row]:
