@@ -63,8 +63,8 @@ def create(name: str) -> str:
     with psycopg.connect(url, autocommit=True) as con:
         first, *others = (urlsplit(node) for node in nodes())
         con.execute("SELECT citus_set_coordinator_host(%s, %s)", (first.hostname, first.port))
-        for node in others:
-            con.execute("SELECT citus_add_node(%s, %s)", (node.hostname, node.port))
+        for other in others:
+            con.execute("SELECT citus_add_node(%s, %s)", (other.hostname, other.port))
     return url
 
 

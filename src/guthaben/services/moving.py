@@ -15,7 +15,7 @@ from guthaben.store import queries
 from guthaben.store.legacy import old_file
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
-from guthaben.store.verify import Problem, verify
+from guthaben.store.verify import Problem
 
 
 class Compared(NamedTuple):
@@ -97,6 +97,5 @@ def _report(
     after: Mapping[str, Mapping[str, int]],
 ) -> Moved:
     compared = tuple(Compared(name, before[name], after.get(name, {})) for name in sorted(before))
-    now_s = target.clock_ms() // 1000
-    problems = target.read(lambda cursor: verify(cursor, None, now_s)).problems
+    problems = target.verify().problems
     return Moved(rows, repeated, compared, tuple(problems))

@@ -212,7 +212,8 @@ def stopped_practices(cursor: Cursor, limit: int) -> list[tuple[str, Stop]]:
     """List the practices that an operator holds back."""
     rows = cursor.execute(
         "SELECT p.practice_id, s.reason, s.actor, s.at_s FROM credit_topup_stop s"
-        " JOIN credit_practice_name p ON p.practice_no = s.practice_no ORDER BY p.practice_id LIMIT ?",
+        " JOIN credit_practice_name p ON p.practice_no = s.practice_no"
+        " ORDER BY p.practice_id LIMIT ?",
         (limit,),
     ).fetchall()
     return [(str(row[0]), Stop(*row[1:])) for row in rows]

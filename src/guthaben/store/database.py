@@ -32,6 +32,10 @@ class Database(Protocol):
     lanes: int
     """How many writers work side by side, each for its share of the practices."""
 
+    def sees_one_moment(self) -> bool:
+        """Tell whether a read sees all tables at one moment; on a cluster each node has its own."""
+        ...
+
     def exists(self) -> bool:
         """Tell whether there is anything, without creating it."""
         ...

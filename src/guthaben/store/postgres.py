@@ -39,7 +39,8 @@ _TABLES = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND c.relname LIKE 'credit\\_%' AND c.relname NOT IN ('credit_reader', 'credit_call_registry', 'credit_two_phase')
+    AND c.relname LIKE 'credit\\_%'
+    AND c.relname NOT IN ('credit_reader', 'credit_call_registry', 'credit_two_phase')
     ORDER BY c.relname, a.attnum"""
 _INDEXED_BY = re.compile(r" INDEXED BY \w+")
 
@@ -160,6 +161,11 @@ class PostgresDatabase:
         self._is_spread: bool | None = None
         """Whether the tables are laid together for a cluster; None while nobody has looked."""
         self._cursor: type[PostgresCursor] = PostgresCursor
+
+    def sees_one_moment(self) -> bool:
+        """Tell whether the tables lie on one server."""
+        self.read(lambda _cursor: None)
+        return not self._is_spread
 
     def exists(self) -> bool:
         """Tell whether the database holds our tables. Raises `StoreUnavailable`."""

@@ -112,6 +112,10 @@ _NO_TRUNCATE: Final = """
     SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger
     WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal AND tgtype & 32 <> 0"""
 
+_DISCONNECT: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND application_name IN ('guthaben', 'guthaben reader')"""
+
 # Citus commits one node's share before the coordinator's own, unless it knows of both. It sees what
 # is written to a table of its own, not what is written to ours: so each of ours tells it.
 _BOTH: Final = (
@@ -194,6 +198,8 @@ def distribute(con: psycopg.Connection[Any]) -> bool:
         return False
     with con.transaction():
         _spread_all(con)
+    # Whoever was connected knows the tables as they were; they find out when they connect again.
+    con.execute(_DISCONNECT)
     return True
 
 

@@ -309,7 +309,7 @@ def is_cut(con: psycopg.Connection[Any]) -> bool:
 
 
 def is_together(con: psycopg.Connection[Any]) -> bool:
-    """Tell whether the tables were laid together again, to be spread over the nodes of a cluster."""
+    """Tell whether the tables were laid together again, to be spread over a cluster."""
     there = con.execute("SELECT to_regclass('credit_archived_call')").fetchone() != (None,)
     return there and not is_cut(con)
 

@@ -18,9 +18,9 @@ from psycopg.pq import TransactionStatus
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store import postgres_home, postgres_schema
 from guthaben.store.postgres import connect, limit_waiting
-from guthaben.store.postgres_partitions import is_together
 from guthaben.store.postgres_bulk import Rewriter, column_types
 from guthaben.store.postgres_cache import ProvenCache
+from guthaben.store.postgres_partitions import is_together
 from guthaben.store.postgres_spread import SETTINGS, SpreadCursor
 from guthaben.store.postgres_wire import Wire
 from guthaben.store.postgres_writing import WritingCursor

@@ -21,9 +21,9 @@ from guthaben.store.loaded import Loaded
 from guthaben.store.postgres import PostgresCursor, said
 from guthaben.store.postgres_bulk import INSERT, Bulk, columns_of
 from guthaben.store.postgres_distribute import LOCAL, PLAN, PRACTICE
-from guthaben.store.postgres_spread_preload import preload
+from guthaben.store.postgres_spread_preload import preload, wait_for
 from guthaben.store.postgres_writing import WritingCursor, numbered
-from guthaben.store.session import NUMBER_OF, Cursor
+from guthaben.store.session import NUMBER_OF
 
 SETTINGS: Final = (
     # One connection per node and transaction: one snapshot there, and one share of a commit.
@@ -35,6 +35,9 @@ SETTINGS: Final = (
 """For every connection; a server without Citus takes them as names that nobody asks for."""
 _PATIENCE: Final = f"SET LOCAL lock_timeout = {connection.BUSY_TIMEOUT_MS}"
 _NUMBER: Final = "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?"
+_IS_THERE: Final = "SELECT 1 FROM credit_practice WHERE practice_no = ?"
+NOBODY: Final = 0
+"""The number that no practice has."""
 _FEW: Final = 2
 _CHUNK: Final = 16
 """So many rows of one practice go into one INSERT: always as many, so that it is prepared."""
@@ -54,16 +57,15 @@ def by_number(sql: str) -> tuple[str, tuple[int, ...]]:
 
 
 def with_numbers(
-    ask: Callable[[str, Sequence[Any]], Cursor], sql: str, values: Sequence[Any]
+    number_of: Callable[[str], int], sql: str, values: Sequence[Any]
 ) -> tuple[str, Sequence[Any]]:
-    """Look up the names in a question; who has none is nobody's number, 0."""
+    """Put numbers in the place of the names in a question."""
     text, places = by_number(sql)
     if not places:
         return sql, values
     found = list(values)
     for place in places:
-        row = ask(_NUMBER, (values[place],)).fetchone()
-        found[place] = row[0] if row else 0
+        found[place] = number_of(values[place])
     return text, found
 
 
@@ -75,8 +77,12 @@ class SpreadReader(PostgresCursor):
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Run one statement, after looking up the numbers of the practices that it names."""
-        super().execute(*with_numbers(super().execute, sql, parameters))
+        super().execute(*with_numbers(self._number_of, sql, parameters))
         return self
+
+    def _number_of(self, name: str) -> int:
+        row = super().execute(_NUMBER, (name,)).fetchone()
+        return row[0] if row else NOBODY
 
 
 class SpreadCursor(WritingCursor):
@@ -108,8 +114,20 @@ class SpreadCursor(WritingCursor):
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Self:
         """Queue one statement, after looking up the numbers of the practices that it names."""
-        super().execute(*with_numbers(super().execute, sql, parameters))
+        super().execute(*with_numbers(self._number_of, sql, parameters))
         return self
+
+    def _number_of(self, name: str) -> int:
+        known = self._cache.numbers.get(name)
+        if known is not None:
+            return known
+        row = super().execute(_NUMBER, (name,)).fetchone()
+        if row is None:
+            return NOBODY
+        number = int(row[0])
+        if super().execute(_IS_THERE, row).fetchone() is None:
+            wait_for(self._wire, self._cache, {name: number})
+        return number
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Self:
         """Queue as few statements as there are practices, or else one for every row."""

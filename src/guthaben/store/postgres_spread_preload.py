@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from psycopg import errors
 
@@ -103,17 +103,17 @@ def preload(
     if not no:
         return
     # Whose calls may count for a cap; that of others is asked for if it ever matters.
-    counted = no.keys() & {*(name for name, _ in wanted.subjects), *(name for name, _ in wanted.calls)}
+    counted = no.keys() & {place[0] for place in (*wanted.subjects, *wanted.calls)}
     questions = _Questions(wire)
     for number in sorted(no.values()):
         questions.ask(LOCKED, number)
-    for name in counted:
+    for name in sorted(counted):
         questions.ask(CAPS, no[name])
     _ask(questions, wanted, no, now_s)
     questions.flush()
     names = take_practices(loaded, cache, questions.rows(LOCKED), questions.rows(GRANTS), now_s)
     if len(names) < len(no):
-        _wait_for(wire, cache, {name: n for name, n in no.items() if n not in names})
+        wait_for(wire, cache, {name: n for name, n in no.items() if n not in names})
     take_caps(cache, {no[name]: name for name in counted}, questions.rows(CAPS))
     take_use(loaded, wanted, no, questions.rows(CAP_USE), now_s)
     take_calls(loaded, names, questions.rows(BY_KEY))
@@ -121,7 +121,8 @@ def preload(
     for number, *row in questions.rows(STEPS):
         step = Step._make(row)
         loaded.steps[names[number], step.kind, step.key] = step
-    cache.has_archived = bool(questions.rows(HAS_ARCHIVED))
+    if wanted.keys:
+        cache.has_archived = bool(questions.rows(HAS_ARCHIVED))
     if cache.has_archived:
         _take_archived(wire, loaded, names, no, wanted)
     loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
@@ -170,14 +171,14 @@ def _grouped(places: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], list[An
     return found
 
 
-def _wait_for(wire: Wire, cache: ProvenCache, missing: dict[str, int]) -> None:
+def wait_for(wire: Wire, cache: ProvenCache, missing: dict[str, int]) -> NoReturn:
     """Wait for whoever is making these practices, then let the work be done again.
 
     Their names are given where the coordinator committed; their rows come a moment later, where a
     node does. Its unique key lets us wait, as long as for a lock; what we add is undone.
     """
     for name in missing:
-        cache.numbers.pop(name)
+        cache.numbers.pop(name, None)
     for name, number in missing.items():
         wire.send(KNOCK, (number, name, bytes(32)))
     wire.flush()

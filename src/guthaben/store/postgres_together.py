@@ -18,8 +18,8 @@ _KEYS: Final = {
     "credit_call": (
         "ALTER TABLE credit_call ADD PRIMARY KEY (practice_no, call_no)",
         "CREATE UNIQUE INDEX credit_call_key ON credit_call (practice_no, operation, key)",
-        "CREATE INDEX credit_call_due ON credit_call (practice_no, (expires_at_ms + grace_ms))"
-        " WHERE status = 1",
+        """CREATE INDEX credit_call_due ON credit_call
+            (practice_no, (expires_at_ms + grace_ms)) WHERE status = 1""",
     ),
     "credit_transfer": ("ALTER TABLE credit_transfer ADD PRIMARY KEY (practice_no, seq)",),
 }
@@ -30,9 +30,9 @@ _ARCHIVED_KEY: Final = (
 )
 _OF_PARTS: Final = (
     "DROP TABLE credit_call_registry",
-    "DROP FUNCTION credit_register_calls(), credit_registry_stays(), credit_add_month(DATE),"
-    " credit_dissolve_month(DATE, BIGINT), credit_missing_months(BIGINT, BIGINT, BIGINT),"
-    " credit_month_of(BIGINT), credit_month_ms(DATE), credit_key_hash(BIGINT, TEXT)",
+    """DROP FUNCTION credit_register_calls(), credit_registry_stays(), credit_add_month(DATE),
+        credit_dissolve_month(DATE, BIGINT), credit_missing_months(BIGINT, BIGINT, BIGINT),
+        credit_month_of(BIGINT), credit_month_ms(DATE), credit_key_hash(BIGINT, TEXT)""",
 )
 """What only cut tables need: the key of a call is unique in its own table now."""
 

@@ -22,9 +22,7 @@ _GRANT = ", ".join(Grant._fields)
 OPEN_GRANTS = "credit_grant INDEXED BY credit_grant_open"
 """SQLite would rather walk the primary key: all grants a practice ever had."""
 
-_SELECT_PRACTICE = (
-    f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_no = {NUMBER_OF} {LOCK}"
-)
+_SELECT_PRACTICE = f"SELECT {_PRACTICE} FROM credit_practice WHERE practice_no = {NUMBER_OF} {LOCK}"
 _SELECT_OPEN_GRANTS = f"SELECT {_GRANT} FROM {OPEN_GRANTS} WHERE practice_no = ? AND is_open = 1"
 _SELECT_ALLOWANCE = (
     f"SELECT {_GRANT} FROM credit_grant"

@@ -42,6 +42,10 @@ class SqliteDatabase:
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
 
+    def sees_one_moment(self) -> bool:
+        """Tell that a read sees all tables at one moment."""
+        return True
+
     def exists(self) -> bool:
         """Tell whether the file is there."""
         return self.in_memory or Path(self.location.path).exists()

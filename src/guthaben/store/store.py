@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
@@ -21,6 +22,7 @@ from guthaben.store.copying import Copied, are_alike, copy
 from guthaben.store.database import open_database
 from guthaben.store.forks import process
 from guthaben.store.session import Cursor, Grown
+from guthaben.store.verify import Problem, Verification, verify
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
@@ -233,6 +235,32 @@ class Store:
             return copied
 
         return source.read(lambda cursor: self.run(lambda space: work(space, cursor)))
+
+    def verify(self, practice_id: str | None = None) -> Verification:
+        """Check one practice or all against the journal.
+
+        Where a read sees several moments, what seems wrong is looked at again while nobody writes.
+        """
+        now_s = self.clock_ms() // 1000
+        found = self.read(lambda cursor: verify(cursor, practice_id, now_s))
+        if found.ok or self._database.sees_one_moment():
+            return found
+        again = self.read(lambda cursor: verify(cursor, practice_id, now_s))
+        return again._replace(problems=list(self._confirmed(again.problems, found.problems)))
+
+    def _confirmed(self, problems: list[Problem], before: list[Problem]) -> Iterator[Problem]:
+        """Keep what is still wrong of a practice while its lock is ours; else what was twice."""
+        now_s = self.clock_ms() // 1000
+
+        def locked(space: Workspace, practice_id: str) -> list[Problem]:
+            space.practice(practice_id)
+            return verify(space.cursor, practice_id, now_s).problems
+
+        for practice_id in sorted({problem.practice_id for problem in problems}):
+            if practice_id:
+                yield from self.run(partial(locked, practice_id=practice_id), practice_id)
+            else:
+                yield from (one for one in problems if not one.practice_id and one in before)
 
     def back_up(self, target: Path) -> None:
         """Copy a running SQLite database into a new file, which is marked as a copy.
