@@ -58,6 +58,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("database_kind", kinds)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tables lie together, what is about tables in parts says nothing."""
+    if postgres.LAYOUT != postgres.CUT:
+        for item in items:
+            if item.get_closest_marker("cut"):
+                item.add_marker(pytest.mark.skip(reason="about tables that are cut into parts"))
+
+
 @pytest.fixture
 def database(database_kind: str, tmp_path: Path) -> databases.Database:
     """An empty database with the schema, of each kind in turn."""

@@ -21,6 +21,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from guthaben.store.postgres import configure, connect, translated
+from guthaben.store.postgres import said as plain
 from guthaben.store.postgres_distribute import distribute
 from guthaben.store.postgres_schema import migrate
 from guthaben.store.postgres_together import lay
@@ -57,19 +58,27 @@ def server() -> str:
     return str(started.get_uri())
 
 
+def database(number: int = 0, layout: str = "") -> str:
+    """Create one of this process's databases, with the schema, its tables lying as asked for."""
+    return _database(number, layout or LAYOUT)
+
+
 @cache
-def database(number: int = 0) -> str:
-    """Create one of this process's databases, with the schema."""
-    url = create(f"guthaben_test_{os.getpid()}_{number}")
+def _database(number: int, layout: str) -> str:
+    url = create(_name(number, layout), layout)
     with connect(url) as con:
         migrate(con, T0_S)
-        if LAYOUT == TOGETHER:
+        if layout == TOGETHER:
             with con.transaction():
                 lay(con)
-        elif LAYOUT == CITUS:
+        elif layout == CITUS:
             distribute(con)
-        con.execute(_emptying(con).encode())
+        con.execute(_emptying(con, layout).encode())
     return url
+
+
+def _name(number: int, layout: str) -> str:
+    return f"guthaben_test_{os.getpid()}_{layout}_{number}"
 
 
 _others = itertools.count(1)
@@ -80,9 +89,9 @@ def name_of_another() -> str:
     return f"guthaben_test_{os.getpid()}_more_{next(_others)}"
 
 
-def create(name: str) -> str:
+def create(name: str, layout: str = "") -> str:
     """Create a database without anything in it, to be dropped when the process ends."""
-    if LAYOUT == CITUS:
+    if (layout or LAYOUT) == CITUS:
         atexit.register(citus.drop, name)
         return citus.create(name)
     with psycopg.connect(server(), autocommit=True) as con:
@@ -99,9 +108,9 @@ def _drop(url: str, name: str) -> None:
         con.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _emptying(con: psycopg.Connection[Any]) -> str:
+def _emptying(con: psycopg.Connection[Any], layout: str) -> str:
     spread = set[str]()
-    if LAYOUT == CITUS:
+    if layout == CITUS:
         # Of these the shards are emptied, on their nodes.
         found = con.execute("SELECT logicalrelid::text FROM pg_dist_partition").fetchall()
         spread = {name for (name,) in found} - {"credit_reader"}
@@ -125,28 +134,30 @@ def _deleting(table: str) -> str:
 
 
 @cache
-def _stranger(number: int) -> psycopg.Connection[Any]:
+def _stranger(number: int, layout: str) -> psycopg.Connection[Any]:
     """Keep one connection to each database, for emptying and for looking in."""
-    con = psycopg.connect(database(number), autocommit=True, row_factory=dict_row)
+    con = psycopg.connect(database(number, layout), autocommit=True, row_factory=dict_row)
     configure(con)
     return con
 
 
-def fresh(number: int = 0) -> str:
+def fresh(number: int = 0, layout: str = "") -> str:
     """Give the URL of one of this process's databases, empty but for its schema."""
-    url = database(number)
-    _stranger(number).execute("SELECT test_empty()")
-    if LAYOUT == CITUS:
-        citus.empty_shards(f"guthaben_test_{os.getpid()}_{number}")
+    layout = layout or LAYOUT
+    url = database(number, layout)
+    _stranger(number, layout).execute("SELECT test_empty()")
+    if layout == CITUS:
+        citus.empty_shards(_name(number, CITUS))
     return url
 
 
 def rows(number: int, sql: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Ask one of this process's databases through a connection of our own."""
-    found = _stranger(number).execute(translated(sql).encode(), values)
-    return [dict(row) for row in found]
+    said = translated(sql) if LAYOUT == CUT else plain(sql)
+    return [dict(row) for row in _stranger(number, LAYOUT).execute(said.encode(), values)]
 
 
 def change(number: int, sql: str, values: tuple[Any, ...]) -> None:
     """Change one of this process's databases behind the store's back."""
-    _stranger(number).execute(translated(sql).encode(), values)
+    said = translated(sql) if LAYOUT == CUT else plain(sql)
+    _stranger(number, LAYOUT).execute(said.encode(), values)

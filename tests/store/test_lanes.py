@@ -81,6 +81,7 @@ def wire_of(store: Store) -> Wire:
 # ---- lanes
 
 
+@pytest.mark.cut
 def test_practices_are_spread_and_each_stays_in_its_lane(store: Store) -> None:
     lanes = {name: store._lane(name) for name in NAMES}
     assert set(lanes.values()) == {0, 1, 2}
@@ -230,6 +231,7 @@ def test_lanes_and_servers_crowd_one_practice_and_many(store: Store, other: Stor
 # ---- what is kept is proven
 
 
+@pytest.mark.cut
 def test_what_another_server_did_is_seen_whatever_was_kept(one: Store, other: Store) -> None:
     pay(one, "p", 10)
     call_no = hold(one, "p", 6, "a")
@@ -295,6 +297,7 @@ def trips(store: Store, practice_id: str, command: Command) -> int:
     return wire.round_trips - before
 
 
+@pytest.mark.cut
 def test_a_lone_command_takes_two_round_trips_and_one_when_its_practice_is_known(
     one: Store, other: Store
 ) -> None:
@@ -309,6 +312,7 @@ def test_a_lone_command_takes_two_round_trips_and_one_when_its_practice_is_known
     assert trips(one, "q", Reserve("b", 1)) == 2
 
 
+@pytest.mark.cut
 def test_a_batch_takes_as_many_round_trips_as_a_lone_command(one: Store) -> None:
     for name in NAMES:
         pay(one, name, 100)

@@ -38,6 +38,8 @@ from guthaben.store.workspace import Workspace
 from tests import postgres
 from tests.store.bank import T0_S, Clock, pay
 
+pytestmark = pytest.mark.cut
+
 KEYED = {
     "credit_call": ("call_no", "key", "expires_at_ms"),
     "credit_transfer": ("seq",),

@@ -197,9 +197,12 @@ def test_a_writer_waits_for_the_lock_of_another_and_sees_what_it_did(
 ) -> None:
     pay(store, "p", 10)
     call_no = hold(store, "p", 5, "a")
+    ((practice_no,),) = rows(store, "SELECT practice_no FROM credit_practice")
     with connect(url) as con:
         con.execute("BEGIN")
-        con.execute("SELECT 1 FROM credit_practice WHERE practice_id = 'p' FOR UPDATE")
+        con.execute(
+            "SELECT 1 FROM credit_practice WHERE practice_no = %s FOR UPDATE", (practice_no,)
+        )
         done = threading.Event()
         answers: list[Outcome] = []
 

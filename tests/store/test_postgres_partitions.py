@@ -26,6 +26,8 @@ from tests.store.bank import T0_S, Clock, hold, pay, problems, rows
 from tests.store.history import NAMES, Stopped, lived, ms, seen, stopping
 from tests.store.test_postgres_roles import APP_LOGIN, as_login
 
+pytestmark = pytest.mark.cut
+
 
 @pytest.fixture
 def database() -> str:
