@@ -7,6 +7,7 @@ is added; its user must be a superuser whom all nodes trust alike. Nobody starts
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from urllib.parse import urlsplit, urlunsplit
 
@@ -49,8 +50,11 @@ def of_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-def create(name: str) -> str:
-    """Create a database on every node, with Citus and with the nodes in it; give its URL."""
+def create(name: str, *, ports: Sequence[int] = ()) -> str:
+    """Create a database on every node, with Citus and with the nodes in it; give its URL.
+
+    With `ports` the coordinator reaches the others through these ports of this machine.
+    """
     for node in nodes():
         with psycopg.connect(of_database(node, "postgres"), autocommit=True) as con:
             con.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
@@ -63,8 +67,9 @@ def create(name: str) -> str:
     with psycopg.connect(url, autocommit=True) as con:
         first, *others = (urlsplit(node) for node in nodes())
         con.execute("SELECT citus_set_coordinator_host(%s, %s)", (first.hostname, first.port))
-        for other in others:
-            con.execute("SELECT citus_add_node(%s, %s)", (other.hostname, other.port))
+        for place, other in enumerate(others):
+            where = ("127.0.0.1", ports[place]) if ports else (other.hostname, other.port)
+            con.execute("SELECT citus_add_node(%s, %s)", where)
     return url
 
 
