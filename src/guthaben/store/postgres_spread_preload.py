@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from psycopg import errors
 
+from guthaben.domain.caps import subjects_of
 from guthaben.domain.commands import Command, Step
 from guthaben.domain.grants import Grant
 from guthaben.domain.practice import Practice
@@ -102,22 +103,18 @@ def preload(
     no = {name: cache.numbers[name] for name in wanted.names if name in cache.numbers}
     if not no:
         return
-    # Whose calls may count for a cap; that of others is asked for if it ever matters.
-    counted = no.keys() & {place[0] for place in (*wanted.subjects, *wanted.calls)}
     questions = _Questions(wire)
     for number in sorted(no.values()):
         questions.ask(LOCKED, number)
-    for name in sorted(counted):
-        questions.ask(CAPS, no[name])
     _ask(questions, wanted, no, now_s)
     questions.flush()
     names = take_practices(loaded, cache, questions.rows(LOCKED), questions.rows(GRANTS), now_s)
     if len(names) < len(no):
         wait_for(wire, cache, {name: n for name, n in no.items() if n not in names})
-    take_caps(cache, {no[name]: name for name in counted}, questions.rows(CAPS))
-    take_use(loaded, wanted, no, questions.rows(CAP_USE), now_s)
     take_calls(loaded, names, questions.rows(BY_KEY))
     take_calls(loaded, names, questions.rows(BY_NO))
+    _take_caps(wire, loaded, cache, no, wanted)
+    take_use(loaded, wanted, no, questions.rows(CAP_USE), now_s)
     for number, *row in questions.rows(STEPS):
         step = Step._make(row)
         loaded.steps[names[number], step.kind, step.key] = step
@@ -127,6 +124,19 @@ def preload(
         _take_archived(wire, loaded, names, no, wanted)
     loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
     loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
+
+
+def _take_caps(
+    wire: Wire, loaded: Loaded, cache: ProvenCache, no: dict[str, int], wanted: Wanted
+) -> None:
+    """Read the caps of those practices of whose calls one counts for a key or a device."""
+    counted = {name for name, _subject in wanted.subjects}
+    counted |= {place[0] for place, call in loaded.calls.items() if subjects_of(call.origin)}
+    questions = _Questions(wire)
+    for name in sorted(counted & no.keys()):
+        questions.ask(CAPS, no[name])
+    questions.flush()
+    take_caps(cache, {no[name]: name for name in counted & no.keys()}, questions.rows(CAPS))
 
 
 def _take_archived(
