@@ -33,8 +33,8 @@ PYTEST      := $(BIN)/python -m pytest
 
 .PHONY: help run test check lint types layers tidy format contract bench bench-full bench-http \
         bench-cycles profile \
-        mutants coverage-domain simulate simulate-bugs soak attack test-postgresql test-frameworks \
-        browser setup \
+        mutants coverage-domain simulate simulate-bugs soak attack test-postgresql test-citus \
+        test-frameworks browser setup \
         clean distclean
 
 help: ## Show the targets
@@ -114,6 +114,14 @@ test-postgresql: $(DEV_READY) ## Only the tests that touch a database, on Postgr
 	$(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
 		$(PYTEST) -n $(WORKERS) --dist loadfile --database postgresql \
 		tests/store tests/services tests/properties tests/faults tests/web tests/cycles $(ARGS)
+
+test-citus: $(DEV_READY) ## The store's tests on a Citus cluster (DSN: a database of its coordinator)
+	@test -n "$(DSN)" || { echo "DSN=postgresql://... names a database of the coordinator, with \
+	every node added; see tests/citus.py"; exit 2; }
+	GUTHABEN_TEST_CITUS='$(DSN)' $(BIN)/python -m scripts.bounded --minutes $(SOAK_MINUTES) -- \
+		$(PYTEST) -n 1 --dist loadfile --database citus tests/store tests/services \
+		tests/properties/test_machine.py tests/faults/test_cluster.py \
+		tests/faults/test_several_servers.py tests/faults/test_crowds.py $(ARGS)
 
 # Both are heavy and bring a plugin for pytest: they lie apart, and are seen by this test alone.
 test-frameworks: $(DEV_READY) ## Run LangChain and the OpenAI Agents SDK on wrapped clients

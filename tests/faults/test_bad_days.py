@@ -255,6 +255,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tiny_disk: Path) -> 
 
 
 # Class 53 is what PostgreSQL says when the disk is full (53100), or memory, or connections.
+@pytest.mark.cut  # its own trigger is one that a cluster does not take
 @pytest.mark.parametrize("state", ["53100", "53200", "25006", "57014"])
 def test_a_postgresql_that_can_not_write_refuses_and_goes_on(state: str) -> None:
     url = test_postgres.fresh()

@@ -278,6 +278,23 @@ def test_a_cluster_holds_what_one_server_held(unspread: str, clock: Clock, fille
         assert left == (0,), "nothing stayed behind"
 
 
+def test_a_later_table_gets_its_place(unspread: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(unspread).close()
+    with connect(unspread) as con:
+        assert plan.distribute(con)
+        monkeypatch.setattr(
+            plan, "PLAN", {**plan.PLAN, "credit_newer": plan.PRACTICE, "credit_newest": plan.LOCAL}
+        )
+        con.execute("CREATE TABLE credit_newer (practice_no BIGINT PRIMARY KEY)")
+        con.execute("CREATE TABLE credit_newest (a BIGINT)")
+        with con.transaction():
+            plan.complete(con)
+            plan.complete(con)
+        assert con.execute(plan._SPREAD, ("credit_newer",)).fetchone() == (1,)
+        told = "SELECT COUNT(*) FROM pg_trigger WHERE tgname = 'credit_newest_two_phase'"
+        assert con.execute(told).fetchone() == (1,)
+
+
 def test_a_running_server_finds_out_by_itself(unspread: str, clock: Clock) -> None:
     lived(unspread, clock)
     running, command = (Store(unspread, clock_ms=clock) for _ in range(2))

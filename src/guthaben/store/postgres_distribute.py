@@ -106,6 +106,9 @@ _WRITING: Final = """
     AND p.prosrc ~* '\\m(INSERT|UPDATE|DELETE|PERFORM)\\M' AND p.prosrc !~ 'RAISE EXCEPTION'
     ORDER BY 1, 2"""
 _SPREAD: Final = "SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass(%s)"
+_KNOWS_NODES: Final = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
+_UNSAFE: Final = "SET LOCAL citus.enable_unsafe_triggers TO on"
+_ONE_BY_ONE: Final = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
 _COORDINATOR: Final = "SELECT 1 FROM pg_dist_node WHERE groupid = 0"
 _WORKERS: Final = "SELECT 1 FROM pg_dist_node WHERE shouldhaveshards AND isactive"
 _NO_TRUNCATE: Final = """
@@ -136,9 +139,9 @@ def tell_of(table: str) -> str:
 
 def before() -> Iterator[str]:
     """Give what is to be run before the tables are spread, in order."""
-    # Ours only refuse what must not change; they read no other row of any node.
-    yield "SET LOCAL citus.enable_unsafe_triggers TO on"
-    yield "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
+    # Triggers of ours only refuse what must not change; they read no other row of any node.
+    yield _UNSAFE
+    yield _ONE_BY_ONE
     for key, table in DROPPED.items():
         yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {key}"
     yield f"CREATE INDEX IF NOT EXISTS credit_practice_by_name ON {ANCHOR} (practice_id)"
@@ -178,6 +181,29 @@ def _missing_nodes(con: psycopg.Connection[Any]) -> Iterator[str]:
         yield "there is no node to hold shards: SELECT citus_add_node(NAME, PORT) for each"
 
 
+def is_distributed(con: psycopg.Connection[Any]) -> bool:
+    """Tell whether the tables are on the nodes of a cluster."""
+    if con.execute(_KNOWS_NODES.encode()).fetchone() != (True,):
+        return False
+    return con.execute(_SPREAD, (ANCHOR,)).fetchone() is not None
+
+
+def complete(con: psycopg.Connection[Any]) -> None:
+    """Give tables that came later their place on a cluster; in the open transaction."""
+    if not is_distributed(con):
+        return
+    for statement in (_UNSAFE, _ONE_BY_ONE):
+        con.execute(statement.encode())
+    there = {name for (name,) in con.execute(_TABLES)}
+    for table, column in PLAN.items():
+        if table not in there:
+            continue
+        if column == LOCAL:
+            con.execute(tell_of(table).encode())
+        elif con.execute(_SPREAD, (table,)).fetchone() is None:
+            _spread_one(con, table)
+
+
 def distribute(con: psycopg.Connection[Any]) -> bool:
     """Spread the tables, with what they hold; tell whether that was still to do. All or nothing.
 
@@ -194,7 +220,7 @@ def distribute(con: psycopg.Connection[Any]) -> bool:
             " CREATE EXTENSION citus in this database"
         )
         raise ConfigError(f"Citus is not installed in this database: nothing was changed. {how}.")
-    if con.execute(_SPREAD, (ANCHOR,)).fetchone() is not None:
+    if is_distributed(con):
         return False
     with con.transaction():
         _spread_all(con)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from guthaben.store import postgres_partitions, postgres_roles
+from guthaben.store import postgres_distribute, postgres_partitions, postgres_roles
 from guthaben.store.schema import Migration, migrations, require_known, statements
 
 _LOCK = 0x67757468  # "guth": one migration at a time
@@ -110,6 +110,7 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
     for table, column in con.execute(IDENTITIES).fetchall():
         con.execute(go_on(table, column).encode())
     postgres_roles.ensure(con)
+    postgres_distribute.complete(con)
     if fresh:
         secret = secrets.token_hex(32)
         con.execute("INSERT INTO credit_meta (name, value) VALUES ('secret', %s)", (secret,))
