@@ -254,9 +254,9 @@ def database_url() -> str | None:
     return _text("GUTHABEN_DATABASE_URL") or None
 
 
-def writer_lanes() -> int:
-    """How many writers share the practices of a PostgreSQL, 1 to 64; default one for two cores."""
-    return whole("GUTHABEN_WRITER_LANES", max(1, (os.cpu_count() or 1) // 2), 1, 64)
+def writer_lanes(least: int = 1) -> int:
+    """How many writers share a PostgreSQL, 1 to 64; by default one for two cores, or `least`."""
+    return whole("GUTHABEN_WRITER_LANES", max(least, (os.cpu_count() or 1) // 2), 1, 64)
 
 
 def time_zone() -> str:

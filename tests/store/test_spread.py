@@ -83,6 +83,12 @@ def test_the_store_finds_out_how_its_tables_lie(store: Store) -> None:
     assert store.grow() == ({}, {}), "there are no months to make"
 
 
+def test_there_are_more_writers_because_they_wait_for_nodes(url: str, clock: Clock) -> None:
+    opened = Store(url, clock_ms=clock)
+    assert len(opened._writers) >= 8
+    opened.close()
+
+
 def test_the_life_of_calls(store: Store, clock: Clock) -> None:
     for name in ("p", "q", "r"):
         pay(store, name, 1000)

@@ -29,8 +29,11 @@ class Database(Protocol):
     """Whether all that is asked must go through the writing connection."""
     survives_fork: bool
     """Whether a forked child may open it anew."""
-    lanes: int
-    """How many writers work side by side, each for its share of the practices."""
+
+    @property
+    def lanes(self) -> int:
+        """How many writers work side by side, each for its share of the practices."""
+        ...
 
     def sees_one_moment(self) -> bool:
         """Tell whether a read sees all tables at one moment; on a cluster each node has its own."""

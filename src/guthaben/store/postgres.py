@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 READERS = 8
+SPREAD_LANES = 8
+"""On a cluster a writer waits for nodes, practice by practice; so many wait side by side."""
 CONNECT_TIMEOUT_S = 10
 _TABLES = """
     SELECT c.relname, a.attname, COALESCE(array_position(i.indkey::int2[], a.attnum) + 1, 0)
@@ -155,12 +157,20 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self.url = url
         self.name = name_of(url)
-        self.lanes = config.writer_lanes()
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._is_spread: bool | None = None
         """Whether the tables are laid together for a cluster; None while nobody has looked."""
         self._cursor: type[PostgresCursor] = PostgresCursor
+
+    @property
+    def lanes(self) -> int:
+        """How many writers work side by side, each for its share of the practices."""
+        few, many = config.writer_lanes(), config.writer_lanes(SPREAD_LANES)
+        if few != many:
+            with connect(self.url) as con:
+                return many if postgres_partitions.is_together(con) else few
+        return few
 
     def sees_one_moment(self) -> bool:
         """Tell whether the tables lie on one server."""
