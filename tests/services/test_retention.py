@@ -125,7 +125,7 @@ def test_deliveries_are_forgotten_and_what_was_told_is_not_told_again(paid: Hous
     paid.change(
         "INSERT INTO credit_delivery (practice_no, notice_id, channel, target_id, owner_no, status,"
         " next_try_at_s, created_at_s, done_at_s) SELECT practice_no, notice_id, 'email', s, 0, s,"
-        " 0, 0, 5 FROM credit_notice, (SELECT 'delivered' AS s UNION SELECT 'dead')"
+        " 0, 0, 5 FROM credit_notice, (SELECT 'delivered' AS s UNION SELECT 'dead') AS two"
         " WHERE kind = 'topped_up'"
     )
     told = paid.rows("SELECT * FROM credit_notice")

@@ -79,14 +79,19 @@ def old_totals(path: Path) -> dict[str, Totals]:
 
 def new_totals(cursor: Cursor) -> dict[str, Totals]:
     """Add up what the engine holds, by practice, from its events and calls."""
-    rows = cursor.execute(
-        "SELECT p.practice_id,"
-        " (SELECT COALESCE(SUM(amount_nano_usd), 0) FROM credit_event e"
-        "  WHERE e.practice_no = p.practice_no AND e.status = 'succeeded'),"
-        " (SELECT COALESCE(SUM(cost_nano_usd), 0) FROM credit_call c"
-        "  WHERE c.practice_no = p.practice_no) FROM credit_practice p"
+    # Not as a join: events and calls may lie on different nodes.
+    credited, used = (
+        dict(cursor.execute(f"SELECT practice_no, {what} GROUP BY practice_no").fetchall())
+        for what in (
+            "SUM(amount_nano_usd) FROM credit_event WHERE status = 'succeeded'",
+            "SUM(cost_nano_usd) FROM credit_call",
+        )
     )
-    return {name: Totals(int(credited), int(used)) for name, credited, used in rows.fetchall()}
+    names = cursor.execute("SELECT practice_no, practice_id FROM credit_practice_name").fetchall()
+    return {
+        name: Totals(int(credited.get(number, 0)), int(used.get(number, 0)))
+        for number, name in names
+    }
 
 
 def fingerprint(path: Path) -> str:
