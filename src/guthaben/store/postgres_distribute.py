@@ -122,9 +122,9 @@ _DISCONNECT: Final = """
 # Citus commits one node's share before the coordinator's own, unless it knows of both. It sees what
 # is written to a table of its own, not what is written to ours: so each of ours tells it.
 _BOTH: Final = (
-    f"CREATE TABLE {TWO_PHASE} (nothing BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS {TWO_PHASE} (nothing BIGINT)",
     f"SELECT citus_add_local_table_to_metadata('{TWO_PHASE}')",
-    f"""CREATE FUNCTION {TWO_PHASE}() RETURNS trigger LANGUAGE plpgsql AS $$
+    f"""CREATE OR REPLACE FUNCTION {TWO_PHASE}() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN DELETE FROM {TWO_PHASE} WHERE nothing = 1; RETURN NULL; END $$""",
 )
 
