@@ -256,8 +256,6 @@ def database_url() -> str | None:
 
 def writer_lanes(least: int = 1) -> int:
     """How many writers share a PostgreSQL, 1 to 64; by default one for two cores, or `least`."""
-def writer_lanes(least: int = 1) -> int:
-    """How many writers share a PostgreSQL, 1 to 64; by default one for two cores, or `least`."""
     return whole("GUTHABEN_WRITER_LANES", max(least, (os.cpu_count() or 1) // 2), 1, 64)
 
 
