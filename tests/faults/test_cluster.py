@@ -13,6 +13,7 @@ import pytest
 from guthaben.domain.commands import GrantCredit, Outcome, Reserve, Settle
 from guthaben.domain.grants import PAID
 from guthaben.errors import GuthabenError, OutcomeUnknown, StoreUnavailable
+from guthaben.store import postgres_spread
 from guthaben.store.postgres import connect
 from guthaben.store.postgres_distribute import distribute
 from guthaben.store.postgres_schema import migrate
@@ -119,6 +120,27 @@ def test_without_its_node_a_practice_is_refused_and_others_go_on(
     assert (told.ok, told.replayed) == (True, False)
     assert store.execute(there, Settle(call_no, 5)).applied
     assert (held(store, here), held(store, there)) == (7, 7)
+    assert store.verify().problems == []
+
+
+def test_a_strangers_lock_on_a_node_is_waited_for_no_longer_than_anywhere(
+    store: Store, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is that of a transaction which a node prepared and nobody has settled yet."""
+    here, there = practices(store, cluster)
+    monkeypatch.setattr(postgres_spread, "_PATIENCE", "SET LOCAL lock_timeout = 300")
+    with connect(cluster.url) as con:
+        con.execute("BEGIN")
+        con.execute(
+            "UPDATE credit_practice SET status = status WHERE practice_no = ("
+            "SELECT practice_no FROM credit_practice_name WHERE practice_id = %s)",
+            (there,),
+        )
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            store.execute(there, Reserve("a", 7))
+        assert store.execute(here, Reserve("a", 7)).applied
+        con.execute("ROLLBACK")
+    assert store.execute(there, Reserve("a", 7)).applied
     assert store.verify().problems == []
 
 
