@@ -308,6 +308,8 @@ def test_a_running_server_finds_out_by_itself(unspread: str, clock: Clock) -> No
         except StoreUnavailable:
             told.append(False)
     assert told[1:] == [True, True], "at most the first try is refused"
+    balance, _due = running.read(lambda cur: queries.balance(cur, NAMES[0], None, T0_S))
+    assert balance.held_nano_usd == 20 + 1 + sum(told)
     assert command.verify().ok
     running.close()
     command.close()

@@ -159,9 +159,8 @@ class PostgresDatabase:
         self.name = name_of(url)
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
-        self._is_spread: bool | None = None
-        """Whether the tables are laid together for a cluster; None while nobody has looked."""
         self._cursor: type[PostgresCursor] = PostgresCursor
+        """How questions are asked: otherwise where the tables lie spread."""
 
     @property
     def lanes(self) -> int:
@@ -175,7 +174,7 @@ class PostgresDatabase:
     def sees_one_moment(self) -> bool:
         """Tell whether the tables lie on one server."""
         self.read(lambda _cursor: None)
-        return not self._is_spread
+        return self._cursor is PostgresCursor
 
     def exists(self) -> bool:
         """Tell whether the database holds our tables. Raises `StoreUnavailable`."""
@@ -213,7 +212,6 @@ class PostgresDatabase:
         if by != "citus":
             raise ConfigError(f"Tables are spread with citus, not {by!r}: nothing was changed.")
         self.close()
-        self._is_spread = None
         try:
             with connect(self.url) as con:
                 return postgres_distribute.distribute(con)
@@ -234,17 +232,17 @@ class PostgresDatabase:
             raise StoreUnavailable(f"{self.name}: {error}") from error
 
     def _ready_to_read(self, con: psycopg.Connection[Any]) -> None:
-        """Prepare a connection of the readers; find out, once, how the tables lie here."""
+        """Prepare a connection of the readers; find out how the tables lie now."""
         configure(con)
         limit_waiting(con)
-        if self._is_spread is None:
-            self._is_spread = postgres_partitions.is_together(con)
-        if self._is_spread:
-            from guthaben.store.postgres_spread import SETTINGS, SpreadReader
+        if not postgres_partitions.is_together(con):
+            self._cursor = PostgresCursor
+            return
+        from guthaben.store.postgres_spread import SETTINGS, SpreadReader
 
-            self._cursor = SpreadReader
-            for setting in SETTINGS:
-                con.execute(setting.encode())
+        for setting in SETTINGS:
+            con.execute(setting.encode())
+        self._cursor = SpreadReader
 
     def _readers(self) -> ConnectionPool[psycopg.Connection[Any]]:
         with self._lock:
