@@ -8,6 +8,7 @@ the default partition until it is made. What is asked otherwise than on SQLite i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -291,13 +292,11 @@ def put_aside(con: psycopg.Connection[Any], table: str, columns: tuple[str, ...]
     return plain
 
 
-def bring_back(
-    con: psycopg.Connection[Any], plain: str, table: str, columns: tuple[str, ...]
-) -> None:
+def bring_back(con: psycopg.Connection[Any], old: str, new: str, columns: Sequence[str]) -> None:
     """Move all rows into the new table and drop the old one."""
     names = ", ".join(columns)
-    con.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {plain}".encode())
-    con.execute(f"DROP TABLE {plain}".encode())
+    con.execute(f"INSERT INTO {new} ({names}) SELECT {names} FROM {old}".encode())
+    con.execute(f"DROP TABLE {old}".encode())
 
 
 IS_CUT: Final = "SELECT to_regclass('credit_call_registry') IS NOT NULL"
