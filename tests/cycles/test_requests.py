@@ -395,7 +395,8 @@ async def test_one_key_for_two_reservations_is_two_bodies(server: Server) -> Non
 async def test_a_store_that_can_not_answer_is_500_and_tells_no_secret(server: Server) -> None:
     client = server.client()
     await client.get("/v1/balances", params={"tenant": TENANT})
-    server.services.core.store._writers[0].close()
+    for writer in server.services.core.store._writers:
+        writer.close()
     answer = await client.post("/v1/reservations", json=planned("r"))
     assert code(answer) == (500, "INTERNAL_ERROR")
     assert "sqlite" not in answer.text.lower()
