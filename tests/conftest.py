@@ -84,6 +84,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_PREFIXES):
             monkeypatch.delenv(name)
+    if postgres.LAYOUT != postgres.CUT:
+        # As many as elsewhere: tests that look into a store look into its first writer.
+        monkeypatch.setenv("GUTHABEN_WRITER_LANES", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -94,6 +94,7 @@ def test_practices_are_spread_and_each_stays_in_its_lane(store: Store) -> None:
     assert problems(store) == []
 
 
+@pytest.mark.cut
 def test_the_number_of_lanes_is_a_setting(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("GUTHABEN_WRITER_LANES", "0")
     with pytest.raises(ConfigError, match="GUTHABEN_WRITER_LANES must be 1 to 64"):

@@ -83,7 +83,10 @@ def test_the_store_finds_out_how_its_tables_lie(store: Store) -> None:
     assert store.grow() == ({}, {}), "there are no months to make"
 
 
-def test_there_are_more_writers_because_they_wait_for_nodes(url: str, clock: Clock) -> None:
+def test_there_are_more_writers_because_they_wait_for_nodes(
+    url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GUTHABEN_WRITER_LANES", raising=False)
     opened = Store(url, clock_ms=clock)
     assert len(opened._writers) >= 8
     opened.close()
