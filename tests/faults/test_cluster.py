@@ -22,7 +22,7 @@ from guthaben.store.store import Store
 from tests import citus
 from tests.programs import until
 from tests.relay import Relay
-from tests.store.bank import T0_S, Clock, held, hold, pay
+from tests.store.bank import T0_S, Clock, held, hold, pay, together
 from tests.store.test_postgres import wire_of
 
 pytestmark = pytest.mark.faults
@@ -113,13 +113,16 @@ def test_without_its_node_a_practice_is_refused_and_others_go_on(
     with pytest.raises(StoreUnavailable, match=r"connection"):
         store.execute(there, Reserve("a", 7))
     assert store.execute(here, Reserve("a", 7)).applied
+    answers = together(store, [(there, Reserve("b", 1)), (here, Reserve("b", 1))] * 2)
+    assert [type(answer) for answer in answers[::2]] == [StoreUnavailable] * 2
+    assert [answer.ok for answer in answers[1::2]] == [True] * 2, "they were folded with others"
     with pytest.raises(GuthabenError):
         store.execute(there, Settle(call_no, 5))
     cluster.relay.mend()
     told = again(store, there, "a")
     assert (told.ok, told.replayed) == (True, False)
     assert store.execute(there, Settle(call_no, 5)).applied
-    assert (held(store, here), held(store, there)) == (7, 7)
+    assert (held(store, here), held(store, there)) == (8, 7)
     assert store.verify().problems == []
 
 

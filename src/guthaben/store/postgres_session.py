@@ -59,6 +59,7 @@ class PostgresSession:
         self._crowded_until_s = 0.0
         self._begun = 0
         self._is_spread = False
+        self.lacks_a_node = False
         self._wire: Wire | None = None
         self.cache = ProvenCache()
         self.con: psycopg.Connection[Any] | None = None
@@ -84,6 +85,7 @@ class PostgresSession:
         except psycopg.Error as error:
             self._drop()
             raise StoreUnavailable(str(error)) from error
+        self.lacks_a_node = False
         self.cache.forget_old()
         assert self._wire is not None
         assert self._rewriter is not None
@@ -136,7 +138,9 @@ class PostgresSession:
             self._doubted = str(error) if isinstance(error, errors.UniqueViolation) else None
             raise Conflict(str(error)) from error
         if isinstance(error, _NOT_NOW):
-            self._drop()
+            self.lacks_a_node = self._is_spread and self.con is not None
+            if not self.lacks_a_node:
+                self._drop()
             raise StoreUnavailable(str(error)) from error
 
     def close(self) -> None:

@@ -78,6 +78,11 @@ class Session(Protocol):
         """States kept between transactions of this connection."""
         ...
 
+    @property
+    def lacks_a_node(self) -> bool:
+        """Whether what failed last needed a part of a cluster that is gone; others may go on."""
+        ...
+
     def turn(self) -> AbstractContextManager[None]:
         """Wait for this process's turn, where processes take turns."""
         ...

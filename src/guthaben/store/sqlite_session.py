@@ -24,6 +24,8 @@ _NOBODY_WAITS = contextlib.nullcontext()
 class SqliteSession:
     """Opens and migrates the database file; see `session.Session`."""
 
+    lacks_a_node = False
+
     def __init__(self, location: Location, now_s: Callable[[], int]) -> None:
         self._location = location
         self._now_s = now_s

@@ -26,6 +26,7 @@ log = logging.getLogger("guthaben.writer")
 
 MAX_BATCH = 512
 _MOST_CONFLICTS = 12
+_MOST_APART_S = 3.0
 
 
 Reply = Callable[[object], None]
@@ -206,6 +207,10 @@ class Writer:
         try:
             answers, claims = self._transaction(lambda space: _fold(space, orders, watching))
         except GuthabenError as error:
+            groups = _by_practice(orders)
+            if self._session.lacks_a_node and len(groups) > 1:
+                self._apart(groups, error)
+                return
             for order in orders:
                 order.reply(error)
             return
@@ -216,6 +221,16 @@ class Writer:
         self._tell_claims(claims)
         for order, answer in zip(orders, answers, strict=True):
             order.reply(answer)
+
+    def _apart(self, groups: list[list[Order]], error: GuthabenError) -> None:
+        """Do what doesn't need the node that is gone, as long as it is quick to say that it is."""
+        end_s = time.monotonic() + _MOST_APART_S
+        for group in groups:
+            if time.monotonic() < end_s:
+                self._commands(group)
+            else:
+                for order in group:
+                    order.reply(error)
 
     def _is_watching(self) -> bool:
         """Ask whether top-ups may be claimed now; in doubt not."""
@@ -288,6 +303,14 @@ class Writer:
             space.committed()
             self._cache_in_doubt = False
             return answer
+
+
+def _by_practice(orders: list[Order]) -> list[list[Order]]:
+    """Put orders of one practice together, in their order."""
+    groups: dict[str, list[Order]] = {}
+    for order in orders:
+        groups.setdefault(order.practice_id, []).append(order)
+    return list(groups.values())
 
 
 def _fold(
