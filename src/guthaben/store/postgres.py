@@ -63,6 +63,7 @@ class _SumLoader(Loader):
         return int(bytes(data))
 
 
+@lru_cache(maxsize=2048)
 def translated(sql: str) -> str:
     """Write a question of ours for tables that are cut into parts."""
     return said(postgres_partitions.INSTEAD.get(sql, sql))

@@ -46,6 +46,7 @@ def numbered(sql: str) -> str:
     return re.sub(r"\?", lambda _mark: f"${next(number)}", said)
 
 
+@lru_cache(maxsize=2048)
 def in_parts(sql: str) -> str:
     """Write a statement for tables that are cut into parts."""
     return numbered(postgres_partitions.INSTEAD.get(sql, sql))
