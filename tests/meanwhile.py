@@ -26,8 +26,9 @@ _PATIENCE_S = 30
 class Meanwhile:
     """Begins the other server's work; `end` waits for it and raises what it raised."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patch: pytest.MonkeyPatch) -> None:
         self._url = url
+        self._patch = patch
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
         self.answers: list[Any] = []
@@ -56,15 +57,7 @@ class Meanwhile:
         for error in self._errors:
             raise error
 
-    def at(
-        self,
-        patch: pytest.MonkeyPatch,
-        place: Any,
-        name: str,
-        work: Callable[[], Any],
-        *,
-        nth: int = 1,
-    ) -> None:
+    def at(self, place: Any, name: str, work: Callable[[], Any], *, nth: int = 1) -> None:
         """Begin it once, when a function has just answered somebody for the nth time."""
         function, calls = getattr(place, name), itertools.count(1)
 
@@ -74,4 +67,4 @@ class Meanwhile:
                 self.begin(work)
             return answer
 
-        patch.setattr(place, name, interrupted)
+        self._patch.setattr(place, name, interrupted)

@@ -39,6 +39,14 @@ def server(disk: Path) -> Iterator[Any]:
     started.cleanup()
 
 
+@pytest.fixture
+def store(server: Any) -> Iterator[Store]:
+    opened = Store(server.get_uri())
+    pay(opened, "p", 1_000)
+    yield opened
+    opened.close()
+
+
 def attempts(store: Store, most: int) -> tuple[list[str], dict[str, GuthabenError]]:
     """Meter calls until twenty were not taken; tell which were, and what the others heard."""
     done: list[str] = []
@@ -69,10 +77,8 @@ def goes_on(store: Store, done: list[str], heard: dict[str, GuthabenError]) -> N
 
 
 def test_tables_that_can_not_grow_refuse_and_go_on_when_there_is_room(
-    server: Any, disk: Path
+    store: Store, disk: Path
 ) -> None:
-    store = Store(server.get_uri())
-    pay(store, "p", 1_000)
     ballast = fill(disk, but_for=100_000)
     done, heard = attempts(store, 3_000)
     assert done, "there was room at first"
@@ -80,15 +86,12 @@ def test_tables_that_can_not_grow_refuse_and_go_on_when_there_is_room(
     assert all("No space left on device" in str(error) for error in heard.values())
     ballast.unlink()
     goes_on(store, done, heard)
-    store.close()
 
 
 def test_a_log_that_can_not_grow_stops_the_server_and_it_goes_on_when_there_is_room(
-    server: Any, disk: Path
+    store: Store, server: Any, disk: Path
 ) -> None:
     """PostgreSQL can't go on without its log: it ends, and whatever watches it starts it again."""
-    store = Store(server.get_uri())
-    pay(store, "p", 1_000)
     ballast = fill(disk, but_for=6_000_000)
     with psycopg.connect(server.get_uri(), autocommit=True) as con:
         _almost_fill_the_log(con)
@@ -100,7 +103,6 @@ def test_a_log_that_can_not_grow_stops_the_server_and_it_goes_on_when_there_is_r
     server.ensure_postgres_running()
     _when_it_is_back(store)
     goes_on(store, [*done, "room"], heard)
-    store.close()
 
 
 def _when_it_is_back(store: Store) -> None:

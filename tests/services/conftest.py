@@ -73,5 +73,5 @@ def gateway() -> FakeGateway:
 
 
 @pytest.fixture
-def meanwhile(servers: tuple[Store, Store]) -> Meanwhile:
-    return Meanwhile(servers[0].url)
+def meanwhile(servers: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    return Meanwhile(servers[0].url, monkeypatch)

@@ -32,7 +32,6 @@ def test_of_a_new_subscription_the_newer_answer_stands(
     sellers: tuple[LicenceNews, LicenceNews],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     place: str,
 ) -> None:
     here, there = sellers
@@ -42,7 +41,7 @@ def test_of_a_new_subscription_the_newer_answer_stands(
         gateway.subscriptions["sub_1"] = subscription("basic", status="canceled", ended_at=NOON)
         there.ask("sub_1")
 
-    meanwhile.at(monkeypatch, licence_state, place, it_has_ended)
+    meanwhile.at(licence_state, place, it_has_ended)
     here.ask("sub_1")
     meanwhile.end()
     assert shown("SELECT status, is_over FROM credit_subscription") == [("canceled", 1)]
@@ -54,11 +53,10 @@ def test_an_operator_hears_that_it_was_bound_to_another_practice_meanwhile(
     sellers: tuple[LicenceNews, LicenceNews],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gateway.subscriptions["sub_1"] = subscription("basic")
     licences = Licences(both[0], gateway, livemode=True)
-    meanwhile.at(monkeypatch, licences, "_owner", lambda: sellers[1].ask("sub_1"))
+    meanwhile.at(licences, "_owner", lambda: sellers[1].ask("sub_1"))
     with pytest.raises(Refused, match="another practice"):
         licences.assign(OTHER, "sub_1")
     meanwhile.end()
@@ -69,11 +67,10 @@ def test_what_is_held_in_the_moment_of_its_assignment_does_not_wait_for_ever(
     sellers: tuple[LicenceNews, LicenceNews],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, there = sellers
     gateway.subscriptions["sub_1"] = subscription("basic", metadata={})
-    meanwhile.at(monkeypatch, licence_state, "owner_of", lambda: there.assign("sub_1", PRACTICE))
+    meanwhile.at(licence_state, "owner_of", lambda: there.assign("sub_1", PRACTICE))
     here.ask("sub_1")
     meanwhile.end()
     here.ask("sub_1")

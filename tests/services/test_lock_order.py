@@ -49,7 +49,6 @@ def test_practices_of_a_payment_are_locked_in_the_order_of_a_batch(
     servers: tuple[Store, Store],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     circles: list[BaseException],
 ) -> None:
     here, there = servers
@@ -59,7 +58,7 @@ def test_practices_of_a_payment_are_locked_in_the_order_of_a_batch(
     gateway.put("pi_1", metadata=metadata_of("tu_a", practice_id="z"))
     asked = [("a", Reserve("k", 1)), ("z", Reserve("k", 1))]
     meanwhile.at(
-        monkeypatch, practices, "load_practice",
+        practices, "load_practice",
         lambda: there.run(lambda space: space.prepare(asked)),
     )  # fmt: skip
     assert Settler(here, gateway).settle("pi_1")[0] == "quarantined"
@@ -72,7 +71,6 @@ def test_who_decides_about_a_case_waits_for_its_practice_first(
     servers: tuple[Store, Store],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     circles: list[BaseException],
     decide: str,
 ) -> None:
@@ -92,7 +90,7 @@ def test_who_decides_about_a_case_waits_for_its_practice_first(
             asked[decide]()
         return refused.value.reason
 
-    meanwhile.at(monkeypatch, cases, "of_payment", decided)
+    meanwhile.at(cases, "of_payment", decided)
     here.settle("pi_1")
     meanwhile.end()
     assert (circles, meanwhile.answers) == ([], ["case_resolved"])
@@ -121,7 +119,6 @@ def test_new_practices_are_stored_in_one_order_by_everybody(
 def test_who_gives_a_message_up_waits_for_its_practice_first(
     servers: tuple[Store, Store],
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     circles: list[BaseException],
 ) -> None:
     here, there = servers
@@ -131,7 +128,7 @@ def test_who_gives_a_message_up_waits_for_its_practice_first(
     dispatcher = Dispatcher(here, mail=lambda: MAIL, send=lambda *_message: refused)
     here.run(dispatcher._spread_some)
     meanwhile.at(
-        monkeypatch, outbox, "close",
+        outbox, "close",
         lambda: Targets(there).erase_contact(PRACTICE, contact.contact_id),
     )  # fmt: skip
     with ThreadPoolExecutor(1) as senders:

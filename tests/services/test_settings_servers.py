@@ -33,11 +33,10 @@ def test_a_card_saved_while_the_automatic_top_up_is_switched_on_is_not_lost(
     both: tuple[Guthaben, Guthaben],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, there = (each.core.store for each in both)
     keep_card(here, "pm_1")
-    meanwhile.at(monkeypatch, settings, "load_settings", lambda: keep_card(there, "pm_2"))
+    meanwhile.at(settings, "load_settings", lambda: keep_card(there, "pm_2"))
     Topups(both[0], gateway).change_settings(PRACTICE, ON)
     meanwhile.end()
     row = here.read(lambda cur: settings.load_settings(cur, 1, 1))
@@ -59,12 +58,11 @@ def test_of_two_servers_that_claim_one_attempt_is_made(
     both: tuple[Guthaben, Guthaben],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, there = (each.core.store for each in both)
     keep_card(here, "pm_1")
     Topups(both[0], gateway).change_settings(PRACTICE, ON)
-    meanwhile.at(monkeypatch, attempts, "with_tries", lambda: charging.claim(there.run, PRACTICE))
+    meanwhile.at(attempts, "with_tries", lambda: charging.claim(there.run, PRACTICE))
     assert charging.claim(here.run, PRACTICE).applied
     meanwhile.end()
     assert [answer.reason for answer in meanwhile.answers] == ["pending_auto_topup"]
@@ -75,7 +73,6 @@ def test_an_event_that_two_servers_receive_is_stored_once(
     gateway: FakeGateway,
     clock: Clock,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, there = (
         Inbox(each, gateway, secrets=lambda: (SECRET,), livemode_expected=True) for each in both
@@ -85,18 +82,18 @@ def test_an_event_that_two_servers_receive_is_stored_once(
          "livemode": True, "data": {"object": {"id": "pi_1", "object": "payment_intent"}}}
     ).encode()  # fmt: skip
     signed = sign(body, clock.at_s)
-    meanwhile.at(monkeypatch, inbox, "store", lambda: there.receive(body, signed))
+    meanwhile.at(inbox, "store", lambda: there.receive(body, signed))
     assert here.receive(body, signed)
     meanwhile.end()
     assert meanwhile.answers == [False]
 
 
 def test_prices_that_two_servers_set_count_both(
-    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile
 ) -> None:
     here, there = (each.core.prices for each in both)
     meanwhile.at(
-        monkeypatch, prices, "newest_version",
+        prices, "newest_version",
         lambda: there.set_rates("ours-b", {"input_mtok": "2"}, provider="ours"),
     )  # fmt: skip
     here.set_rates("ours-a", {"input_mtok": "1"}, provider="ours")
@@ -107,10 +104,10 @@ def test_prices_that_two_servers_set_count_both(
 
 
 def test_of_two_first_entries_of_a_plan_one_counts_for_every_period(
-    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile
 ) -> None:
     here, there = (PlanBook(each.core) for each in both)
-    meanwhile.at(monkeypatch, plans, "plan_versions", lambda: there.set("basic", 50 * USD))
+    meanwhile.at(plans, "plan_versions", lambda: there.set("basic", 50 * USD))
     here.set("basic", 20 * USD)
     meanwhile.end()
     found = shown("SELECT plan_no, from_s, allowance_nano_usd FROM credit_plan ORDER BY 1")
@@ -128,9 +125,7 @@ def test_a_plan_that_two_servers_set_is_what_the_last_one_says(
     gateway.subscriptions["sub_1"] = subscription("basic")
     LicenceNews(both[0].core.store, gateway).ask("sub_1")
     # The second reading of the plans is that of the retelling.
-    meanwhile.at(
-        monkeypatch, plans, "plan_versions", lambda: there.set("basic", 50 * USD, from_s=0), nth=2
-    )
+    meanwhile.at(plans, "plan_versions", lambda: there.set("basic", 50 * USD, from_s=0), nth=2)
     here.set("basic", 30 * USD, from_s=0)
     meanwhile.end()
     monkeypatch.undo()

@@ -31,11 +31,11 @@ def reconciled(store: Store) -> None:
 
 
 def test_a_stop_of_all_stands_though_another_server_lifts_the_one_before(
-    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile
 ) -> None:
     here, there = map(TopupStops, both)
     here.stop(None, reason="a test")
-    meanwhile.at(monkeypatch, attempts, "lift_stop", lambda: there.stop(None, reason="a fire"))
+    meanwhile.at(attempts, "lift_stop", lambda: there.stop(None, reason="a fire"))
     assert here.resume(None)
     meanwhile.end()
     assert meanwhile.answers == [True]
@@ -43,10 +43,10 @@ def test_a_stop_of_all_stands_though_another_server_lifts_the_one_before(
 
 
 def test_of_two_stops_at_once_the_first_stands(
-    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    both: tuple[Guthaben, Guthaben], meanwhile: Meanwhile
 ) -> None:
     here, there = map(TopupStops, both)
-    meanwhile.at(monkeypatch, attempts, "put_stop", lambda: there.stop(None, reason="later"))
+    meanwhile.at(attempts, "put_stop", lambda: there.stop(None, reason="later"))
     assert here.stop(None, reason="first")
     meanwhile.end()
     assert meanwhile.answers == [False]
@@ -59,7 +59,6 @@ def test_who_goes_on_does_not_lift_the_mark_of_a_backup_restored_in_this_moment(
     servers: tuple[Store, Store],
     clock: Clock,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     was_marked: bool,
 ) -> None:
     (here, there), stops = servers, TopupStops(both[0])
@@ -70,7 +69,7 @@ def test_who_goes_on_does_not_lift_the_mark_of_a_backup_restored_in_this_moment(
         clock.wait(60)
     else:
         stops.stop(None, reason="a test")
-    meanwhile.at(monkeypatch, restored, "mark_of", lambda: restored_again(there))
+    meanwhile.at(restored, "mark_of", lambda: restored_again(there))
     stops.resume(None)
     meanwhile.end()
     found = there.read(restored.mark_of)

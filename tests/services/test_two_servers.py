@@ -43,14 +43,11 @@ def test_a_case_that_went_back_is_not_opened_again_by_an_older_reading(
     servers: tuple[Store, Store],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gateway.put("pi_1", metadata={**metadata_of(""), "paid_chf": "31"})
     here, there = Settler(servers[0], gateway), quarantine_of(servers[1], gateway)
     assert here.settle("pi_1") == ("quarantined", "amount_mismatch")
-    meanwhile.at(
-        monkeypatch, gateway, "retrieve_payment", lambda: there.refund(1, Decision("twice"))
-    )
+    meanwhile.at(gateway, "retrieve_payment", lambda: there.refund(1, Decision("twice")))
     here.settle("pi_1")
     meanwhile.end()
     assert shown("SELECT status FROM credit_case") == [("refunded",)]
@@ -60,7 +57,6 @@ def test_a_case_is_opened_again_once_if_its_refund_fails_and_not_by_an_older_rea
     servers: tuple[Store, Store],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gateway.put("pi_1", metadata={**metadata_of(""), "paid_chf": "31"})
     here, there = Settler(servers[0], gateway), quarantine_of(servers[1], gateway)
@@ -71,7 +67,7 @@ def test_a_case_is_opened_again_once_if_its_refund_fails_and_not_by_an_older_rea
         gateway.refund_fails("re_1")
         Settler(servers[1], gateway).settle("pi_1")
 
-    meanwhile.at(monkeypatch, gateway, "retrieve_payment", fails_and_is_refunded_again)
+    meanwhile.at(gateway, "retrieve_payment", fails_and_is_refunded_again)
     here.settle("pi_1")
     meanwhile.end()
     assert shown("SELECT status FROM credit_case") == [("open",)]
@@ -85,7 +81,6 @@ def test_an_older_reading_of_a_dispute_never_replaces_a_newer_one(
     servers: tuple[Store, Store],
     gateway: FakeGateway,
     meanwhile: Meanwhile,
-    monkeypatch: pytest.MonkeyPatch,
     older: str,
     newer: str,
 ) -> None:
@@ -98,7 +93,7 @@ def test_an_older_reading_of_a_dispute_never_replaces_a_newer_one(
         gateway.dispute("pi_1", newer)
         there.settle("pi_1")
 
-    meanwhile.at(monkeypatch, gateway, "payment_disputes", the_end_is_told)
+    meanwhile.at(gateway, "payment_disputes", the_end_is_told)
     here.settle("pi_1")
     meanwhile.end()
     assert shown("SELECT status, is_closed FROM credit_dispute") == [(newer, 1)]

@@ -30,8 +30,8 @@ def stores(clock: Clock) -> Iterator[Stores]:
 
 
 @pytest.fixture
-def meanwhile(stores: Stores) -> Meanwhile:
-    return Meanwhile(stores[0].url)
+def meanwhile(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    return Meanwhile(stores[0].url, monkeypatch)
 
 
 def test_of_two_that_begin_a_file_one_does(
@@ -40,7 +40,7 @@ def test_of_two_that_begin_a_file_one_does(
     def begin(store: Store) -> Manifest | None:
         return store.run(lambda space: archive.begin(space.cursor, "2023-11", space.now_s))
 
-    meanwhile.at(monkeypatch, archive, "Manifest", lambda: begin(stores[1]))
+    meanwhile.at(archive, "Manifest", lambda: begin(stores[1]))
     mine = begin(stores[0])
     meanwhile.end()
     monkeypatch.undo()
@@ -108,7 +108,7 @@ def test_a_race_for_a_key_that_was_lost_before_is_a_race_again(stores: Stores) -
 
 
 def test_of_two_that_open_a_moved_database_one_marks_it(
-    stores: Stores, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, meanwhile: Meanwhile
 ) -> None:
     postgres.change(0, "UPDATE credit_meta SET value = 'elsewhere/1/2/3' WHERE name = 'home'", ())
     url, clock_ms = stores[0].url, stores[0].clock_ms
@@ -118,7 +118,7 @@ def test_of_two_that_open_a_moved_database_one_marks_it(
             other.run(lambda space: space.now_ms)
 
     # The first look is before the transaction.
-    meanwhile.at(monkeypatch, restored, "same_home", open_it, nth=2)
+    meanwhile.at(restored, "same_home", open_it, nth=2)
     open_it()
     meanwhile.end()
     assert stores[0].read(restored.mark_of) is not None

@@ -236,11 +236,8 @@ def preload(
     if ended:
         places_of_ended = [(no[name], call_no) for name, call_no in ended]
         take_calls(loaded, names, wire.ask(ENDED_BY_NO, _columns(places_of_ended)))
-    for number, *row in steps:
-        step = Step._make(row)
-        loaded.steps[names[number], step.kind, step.key] = step
-    loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
-    loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
+    take_steps(loaded, names, steps)
+    note_absence(loaded, wanted)
 
 
 def find_numbers(wire: Wire, cache: ProvenCache, names: list[str]) -> None:
@@ -284,6 +281,19 @@ def take_practices(
         cache.stamps[practice.practice_id] = stamp
         cache.complete_since_s[practice.practice_id] = now_s
     return {row[1]: row[2] for row in rows}
+
+
+def take_steps(loaded: Loaded, names: dict[int, str], rows: list[Any]) -> None:
+    """Take over what is remembered of the keys of leases' steps."""
+    for number, *row in rows:
+        step = Step._make(row)
+        loaded.steps[names[number], step.kind, step.key] = step
+
+
+def note_absence(loaded: Loaded, wanted: Wanted) -> None:
+    """Remember what was asked for and not found, after all has been taken over."""
+    loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
+    loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
 
 
 def take_caps(cache: ProvenCache, names: dict[int, str], rows: list[Any]) -> None:

@@ -23,10 +23,12 @@ from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_preload import (
     Wanted,
     find_numbers,
+    note_absence,
     put_strangers,
     take_calls,
     take_caps,
     take_practices,
+    take_steps,
     take_use,
     windows,
 )
@@ -115,15 +117,12 @@ def preload(
     take_calls(loaded, names, questions.rows(BY_NO))
     _take_caps(wire, loaded, cache, no, wanted)
     take_use(loaded, wanted, no, questions.rows(CAP_USE), now_s)
-    for number, *row in questions.rows(STEPS):
-        step = Step._make(row)
-        loaded.steps[names[number], step.kind, step.key] = step
+    take_steps(loaded, names, questions.rows(STEPS))
     if wanted.keys:
         cache.has_archived = bool(questions.rows(HAS_ARCHIVED))
     if cache.has_archived:
         _take_archived(wire, loaded, names, no, wanted)
-    loaded.absent_keys.update(key for key in wanted.keys if key not in loaded.call_keys)
-    loaded.absent_steps.update(key for key in wanted.steps if key not in loaded.steps)
+    note_absence(loaded, wanted)
 
 
 def _take_caps(
