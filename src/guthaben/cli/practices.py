@@ -63,9 +63,15 @@ def verify(
     else:
         for problem in found.problems:
             say(f"{problem.practice_id or 'all'}: {problem.text}")
-        result = "all is as the journal says" if found.ok else f"{len(found.problems)} problems"
-        say(f"{found.practices} practices, {found.transfers} transfers: {result}.")
+        wrong = _counted(len(found.problems), "problem")
+        result = "all is as the journal says" if found.ok else wrong
+        practices = _counted(found.practices, "practice")
+        say(f"{practices}, {_counted(found.transfers, 'transfer')}: {result}.")
     return None if found.ok else REFUSED
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def anchors(db: Db = None) -> None:
