@@ -10,7 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from guthaben.services.notices import Audience, Notice
-from guthaben.store import outbox, settings, targets
+from guthaben.store import outbox, practices, settings
 from guthaben.store.outbox import DeliveryRow, NoticeRow
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
@@ -43,7 +43,7 @@ def told_lately(
     def read(cursor: Cursor) -> list[ToldView]:
         number = None
         if practice_id is not None:
-            number = targets.owner_no(cursor, practice_id) if practice_id else 0
+            number = practices.number_of(cursor, practice_id) if practice_id else 0
             if number is None:
                 return []
         found = outbox.told(cursor, number, limit, _PRACTICE_KINDS if for_practice else None)

@@ -22,7 +22,7 @@ from guthaben.channels.wording import LANGUAGES
 from guthaben.errors import InvalidInput, Refused
 from guthaben.services import checks
 from guthaben.services.notices import Notice, new_notice_id
-from guthaben.store import outbox, queries, settings, targets
+from guthaben.store import outbox, practices, queries, settings, targets
 from guthaben.store.session import Cursor
 from guthaben.store.store import Store
 from guthaben.store.targets import EVERYTHING, ContactRow, EndpointRow
@@ -267,7 +267,7 @@ class Targets:
         """Ask about an owner; of a practice that nobody has stored yet there is nothing."""
 
         def asked(cursor: Cursor) -> T:
-            number = targets.owner_no(cursor, owner) if owner else 0
+            number = practices.number_of(cursor, owner) if owner else 0
             return nothing if number is None else question(cursor, number)
 
         return self._store.read(asked)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from guthaben.errors import MigrationNeeded
-from guthaben.store import restored
+from guthaben.store import practices, restored
 from guthaben.store.session import Cursor
 from guthaben.store.workspace import Workspace
 
@@ -105,8 +105,7 @@ class _Offsets(NamedTuple):
 
 def _problems(source: Cursor, target: Cursor, tables: list[Table]) -> Iterator[str]:
     for (practice_id,) in source.execute("SELECT practice_id FROM credit_practice ORDER BY 1"):
-        taken = "SELECT 1 FROM credit_practice_name WHERE practice_id = ?"
-        if target.execute(taken, (practice_id,)).fetchone():
+        if practices.number_of(target, practice_id) is not None:
             yield f"practice {practice_id} exists in the target already"
     for table in tables:
         if "practice_no" in table.columns and table.name != "credit_practice":

@@ -23,7 +23,7 @@ from guthaben.store.postgres_bulk import INSERT, Bulk, columns_of
 from guthaben.store.postgres_distribute import LOCAL, PLAN, PRACTICE
 from guthaben.store.postgres_spread_preload import preload, wait_for
 from guthaben.store.postgres_writing import WritingCursor, numbered
-from guthaben.store.session import NUMBER_OF
+from guthaben.store.session import NUMBER, NUMBER_OF
 
 SETTINGS: Final = (
     # One connection per node and transaction: one snapshot there, and one share of a commit.
@@ -34,7 +34,6 @@ SETTINGS: Final = (
 )
 """For every connection; a server without Citus takes them as names that nobody asks for."""
 _PATIENCE: Final = f"SET LOCAL lock_timeout = {connection.BUSY_TIMEOUT_MS}"
-_NUMBER: Final = "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?"
 _IS_THERE: Final = "SELECT 1 FROM credit_practice WHERE practice_no = ?"
 NOBODY: Final = 0
 """The number that no practice has."""
@@ -81,7 +80,7 @@ class SpreadReader(PostgresCursor):
         return self
 
     def _number_of(self, name: str) -> int:
-        row = super().execute(_NUMBER, (name,)).fetchone()
+        row = super().execute(NUMBER, (name,)).fetchone()
         return row[0] if row else NOBODY
 
 
@@ -121,7 +120,7 @@ class SpreadCursor(WritingCursor):
         known = self._cache.numbers.get(name)
         if known is not None:
             return known
-        row = super().execute(_NUMBER, (name,)).fetchone()
+        row = super().execute(NUMBER, (name,)).fetchone()
         if row is None:
             return NOBODY
         number = int(row[0])

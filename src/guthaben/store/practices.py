@@ -13,7 +13,7 @@ from guthaben import config
 from guthaben.domain.grants import ALLOWANCE, Grant
 from guthaben.domain.journal import genesis
 from guthaben.domain.practice import Practice
-from guthaben.store.session import LOCK, NUMBER_OF, Cursor
+from guthaben.store.session import LOCK, NUMBER, NUMBER_OF, Cursor
 
 _PRACTICE_COLUMNS = Practice._fields[:-1]
 _PRACTICE = ", ".join(_PRACTICE_COLUMNS)
@@ -70,14 +70,19 @@ def stranger(practice_id: str) -> Practice:
     return Practice(0, practice_id, genesis(practice_id), time_zone=config.time_zone())
 
 
+def number_of(cursor: Cursor, practice_id: str) -> int | None:
+    """Tell the internal number of a practice, if anybody has stored it."""
+    row = cursor.execute(NUMBER, (practice_id,)).fetchone()
+    return int(row[0]) if row else None
+
+
 def in_order(cursor: Cursor, names: Iterable[str]) -> list[str]:
     """Put practices into the order in which everybody locks them; those nobody stored come last."""
     every = sorted(set(names))
     if len(every) < 2:
         return every
-    question = "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?"
-    found = {name: cursor.execute(question, (name,)).fetchone() for name in every}
-    return sorted(every, key=lambda name: (found[name] is None, found[name] or ()))
+    found = {name: number_of(cursor, name) for name in every}
+    return sorted(every, key=lambda name: (found[name] is None, found[name] or 0))
 
 
 def load_practice(cursor: Cursor, practice_id: str) -> Practice | None:

@@ -49,10 +49,7 @@ class Head(NamedTuple):
 
 def practice_no(cursor: Cursor, practice_id: str) -> int:
     """Read the internal number of a practice, 0 for one that nobody has stored."""
-    row = cursor.execute(
-        "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?", (practice_id,)
-    ).fetchone()
-    return int(row[0]) if row else 0
+    return practices.number_of(cursor, practice_id) or 0
 
 
 def practice_with(

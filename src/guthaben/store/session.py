@@ -22,8 +22,11 @@ LOCK_FREE = "/* FOR UPDATE OF d SKIP LOCKED */"
 """Ends a question after rows called `d` that nobody else holds: what one server takes, another
 passes by. Where there is one writer it is a comment."""
 
-NUMBER_OF = "(SELECT practice_no FROM credit_practice_name WHERE practice_id = ?)"
-"""A practice's number by its name, as a part of a question; where practices are spread over nodes
+NUMBER = "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?"
+"""A practice's number by its name."""
+
+NUMBER_OF = f"({NUMBER})"
+"""The same, as a part of a question; where practices are spread over nodes
 it is looked up first, because the number says which node to ask."""
 
 NEXT_ROW_ID = "(SELECT COALESCE(MAX(row_id), 0) + 1 FROM credit_event)"

@@ -41,14 +41,6 @@ _ENDPOINT = ", ".join(EndpointRow._fields)
 _ONE_ENDPOINT = "practice_no = ? AND endpoint_id = ?"
 
 
-def owner_no(cursor: Cursor, practice_id: str) -> int | None:
-    """Tell the number of a practice, if anybody has stored it."""
-    row = cursor.execute(
-        "SELECT practice_no FROM credit_practice_name WHERE practice_id = ?", (practice_id,)
-    ).fetchone()
-    return int(row[0]) if row else None
-
-
 # ---------------------------------------------------------------- contacts
 
 
