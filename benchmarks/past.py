@@ -25,7 +25,7 @@ GRANT_NANO_USD = 10**15
 MODEL = "gpt-4o-mini"
 TTL_MS = 900_000
 _RESERVED_NANO_USD = 1_000_000
-VERSION = 1
+VERSION = 2
 """Another number, and what was kept is written anew."""
 _SPREAD_S = 20 * 86_400
 _ROWS_AT_ONCE = 20_000
@@ -85,8 +85,9 @@ def past(practice: Practice, grant: Grant, begun_at_s: int, seed: int) -> Iterat
             seq, source, target, cost, grant.grant_no, call_no, 0, code, 0, at_s, head
         )
         usage = Usage(MODEL, "", tokens_in, tokens_out, tokens_in + tokens_out)
+        key = f"once-{at_s * 1000:011x}{chance.getrandbits(64):016x}"
         call = Call(
-            call_no, operation, f"once-{chance.getrandbits(96):024x}", body, SETTLED, BY_CALLER,
+            call_no, operation, key, body, SETTLED, BY_CALLER,
             at_s * 1000, at_s * 1000 + TTL_MS, _RESERVED_NANO_USD, cost, "", 0, (),
             ended_at_s=at_s, first_seq=seq, usage=usage,
         )  # fmt: skip

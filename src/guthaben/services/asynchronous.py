@@ -86,7 +86,7 @@ class AsyncGuthaben:
         by = by.at(tariff)
         if amount_nano_usd is None:
             amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
-        key = priced.new_key() if key is None else key
+        key = self.core.new_key() if key is None else key
         command = requests.reserve_command(amount_nano_usd, key, rest)
         outcome = await self.execute_or_wait(checks.practice_id_of(practice_id), command)
         assert outcome.call is not None

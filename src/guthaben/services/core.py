@@ -26,6 +26,7 @@ from guthaben.services.answers import (
     entry,
     topup_view,
 )
+from guthaben.services.call_keys import new_key
 from guthaben.services.prices import Prices
 from guthaben.services.tariffs import Tariffs
 from guthaben.store import calls, journal, queries
@@ -74,6 +75,10 @@ class Core:
     def now_ms(self) -> int:
         """Read the store's clock."""
         return self.store.clock_ms()
+
+    def new_key(self) -> str:
+        """Make a key for a call that nobody will repeat."""
+        return new_key("once-", self.now_ms())
 
     def release_abandoned(self, practice_id: str, command: Command, answer: object) -> None:
         """Release a reservation whose awaiter was cancelled before it heard of it."""

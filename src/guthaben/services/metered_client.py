@@ -30,7 +30,6 @@ from guthaben.services.checks import ReserveOptions, practice_id_of
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.handles import AsyncCallHandle, CallHandle
 from guthaben.services.metered_calls import Arguments, Meter, Method
-from guthaben.services.priced import new_key
 
 log = logging.getLogger("guthaben")
 
@@ -134,7 +133,7 @@ class Metered:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
-        key, is_unknown = new_key(), False
+        key, is_unknown = self._credit.core.new_key(), False
         while True:
             try:
                 outcome = self._credit.execute(practice_id, fitting.command(key, options))
@@ -256,7 +255,7 @@ class AsyncMetered:
         fitting = Fitting(quote, self._meter.most_output_tokens)
         options = _options(self._meter, self._method.endpoint, quote)
         practice_id = practice_id_of(self._meter.practice_id)
-        key, is_unknown = new_key(), False
+        key, is_unknown = self._credit.core.new_key(), False
         while True:
             try:
                 outcome = await self._credit.execute(practice_id, fitting.command(key, options))

@@ -7,7 +7,6 @@ can't be true is charged as it was reserved, never free; without a reservation i
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
@@ -45,11 +44,6 @@ class PricedBy(NamedTuple):
 
 
 NOBODYS: Final = PricedBy()
-
-
-def new_key() -> str:
-    """Make a key for a call that nobody will repeat."""
-    return f"once-{secrets.token_hex(12)}"
 
 
 def split(

@@ -6,7 +6,6 @@ costs the same however much was used before.
 
 from __future__ import annotations
 
-import secrets
 from typing import NamedTuple
 
 from guthaben.domain.calls import Origin, Usage
@@ -14,6 +13,7 @@ from guthaben.domain.commands import RecordUsage, SetLicense
 from guthaben.domain.period import Period
 from guthaben.domain.practice import ACTIVE, Practice, allowance_of, balance_of
 from guthaben.errors import InvalidAmount
+from guthaben.services.call_keys import new_key
 from guthaben.services.legacy.plans import OldLicense, is_over, period_of
 from guthaben.services.requests import checked
 from guthaben.store import licences, practices, queries
@@ -93,7 +93,7 @@ def record(space: Workspace, license: OldLicense, report: Report) -> int:
     _tell_license(space, license, period)
     tags = "" if report.status == "success" else legacy_rows.status_tags(report.status)
     command = RecordUsage(
-        f"row:{secrets.token_hex(16)}",
+        new_key("row:", space.now_ms),
         report.cost_nano_usd,
         period,
         report.usage,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from guthaben.errors import GuthabenError, InsufficientCredit
 from guthaben.services.ai_quotes import Quote, quote
+from guthaben.services.call_keys import new_key
 from guthaben.services.checks import ReserveOptions, checked_text, key_of
 from guthaben.services.tariffs import Tariff
 from guthaben.services.upstreams import Upstream
@@ -171,7 +171,7 @@ class Gateway:
             self.services.credit,
             job.who.practice_id,
             job.quote,
-            key=_key(request),
+            key=_key(request, self.services.core.now_ms()),
             most_output_tokens=settings.most_output_tokens,
             ttl_s=settings.ttl_s,
             on_loss=settings.on_loss,
@@ -246,10 +246,10 @@ def _device(request: Request) -> str:
     return device
 
 
-def _key(request: Request) -> str:
+def _key(request: Request, now_ms: int) -> str:
     """Give the caller's own key, or one for this request alone: a second try is a second call."""
     given = request.headers.get(KEY_HEADER)
     if given is None:
-        return f"gateway-{secrets.token_hex(12)}"
+        return new_key("gateway-", now_ms)
     refuse_secret("Idempotency-Key", given)
     return key_of(given)
