@@ -19,8 +19,10 @@ from urllib.parse import unquote
 from guthaben.errors import ConfigError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
-_LOG_PAGES = 2000
-"""The log goes over into the file at 4 MB. Later it would take so long that callers notice."""
+_LOG_PAGES = 16_000
+"""At 32 MB a commit itself carries the log over; `checkpoints` does so long before."""
+_CACHE_KIB = 16_000
+"""At most so much of the file in memory: the ends of a thousand practices, and the ways there."""
 _PAGE_BYTES = 2048
 """Half of SQLite's own choice: a commit writes every page it touched, and ours touch many."""
 MOMENT_S = 0.01
@@ -104,6 +106,7 @@ def connect(
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = FULL")
             con.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            con.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         con.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.Error as error:
         raise StoreUnavailable(

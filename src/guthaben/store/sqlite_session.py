@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
 from guthaben.store.cache import Cache
+from guthaben.store.checkpoints import Checkpoints
 from guthaben.store.connection import Location, Place, connect
 from guthaben.store.schema import migrate
 from guthaben.store.turnstile import Turnstile
@@ -34,6 +35,7 @@ class SqliteSession:
         self._cursor: sqlite3.Cursor | None = None
         self.cache = Cache()
         self._place: Place | None = None
+        self._checkpoints: Checkpoints | None = None
         self._secret = ""
         self.con: sqlite3.Connection | None = None
         self._open()
@@ -54,6 +56,8 @@ class SqliteSession:
                 self._open()
             con = self.con
             assert con is not None
+            if self._checkpoints is not None:
+                self._checkpoints.look_after(con)
             cursor = con.cursor()
             if con.in_transaction:
                 interrupted = True
@@ -111,6 +115,8 @@ class SqliteSession:
     def close(self) -> None:
         """Close the connection and the lock files."""
         con, self.con = self.con, None
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         if con is not None:
             con.close()
         if self._turnstile is not None:
@@ -138,7 +144,9 @@ class SqliteSession:
             raise
         self.con = con
         self._secret = secret
-        self._place = None if self._location.in_memory else Place(self._location.path)
+        if not self._location.in_memory:
+            self._place = Place(self._location.path)
+            self._checkpoints = Checkpoints(self._location)
         self._version = -1
 
     def _drop(self) -> None:
