@@ -140,6 +140,7 @@ def _summed(database: Database, found: Found) -> dict[str, Any]:
             }
             for name, rows in found.rows.items()
         },
+        "loop_ms": Spread.of(found.loops_ms)._asdict() if found.loops_ms else None,
         "failed": found.failed,
     }
     if found.open_loop:

@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def commit() -> str:
 def load_average() -> str:
     """Tell how busy the machine is by itself, so that a noisy run can be told from a quiet one."""
     return " ".join(f"{load:.1f}" for load in os.getloadavg())
+
+
+def loop_ms() -> float:
+    """Measure Python itself, a million additions: a slow hour is told from slow code."""
+    total, begun = 0, time.perf_counter()
+    for number in range(1_000_000):
+        total += number
+    return 1000 * (time.perf_counter() - begun)
 
 
 def _git(*arguments: str) -> str:

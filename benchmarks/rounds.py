@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import machine
 from benchmarks.child import Failed, measure
 from benchmarks.databases import Database
 from benchmarks.load import WARM_UP_S, Load
@@ -66,6 +67,8 @@ class Found:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """By the name of a kind, one entry per round, with its floor's operations."""
     floors: dict[str, list[float]] = field(default_factory=dict)
+    loops_ms: list[float] = field(default_factory=list)
+    """What a loop took that has nothing to do with us, all the while."""
     open_loop: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -138,6 +141,7 @@ def _round(
     if most == 1:
         _floor(base, FLOOR_CLIENTS, False, seconds, found)
     for alone, hot, some in _steps(kinds):
+        found.loops_ms.append(machine.loop_ms())
         operations = _floor(base, 1 if alone else most, hot and most > 1, seconds, found)
         for kind in some:
             if deadline.left_s < seconds:
