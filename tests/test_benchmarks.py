@@ -218,7 +218,7 @@ def test_a_past_that_does_not_fit_is_left_out_and_says_so(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_tiny_run_gives_json_tables_and_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the plots need guthaben[bench]")
-    options = Namespace(minutes=2.0, rounds=1, seconds=0.1, history=600)
+    options = Namespace(minutes=8.0, rounds=1, seconds=0.1, history=600)
     kinds = [Kind("threads", 1, False), Kind("tasks", 64, False)]
     found = measured(
         [Sqlite(tmp_path / "databases")], {"postgresql": "not for this test"}, options, kinds
