@@ -210,6 +210,22 @@ class House:
         row = self.letters()[event["id"]]
         return f"{row['status']}:{row['reason']}"
 
+    # ---- the card
+
+    def set_up(self, card: str, at_s: int) -> str:
+        """Tell of a card that was saved at that moment."""
+        about = {
+            "id": f"seti_{card}", "object": "setup_intent", "status": "succeeded",
+            "customer": "cus_1", "payment_method": f"pm_{card}",
+            "metadata": {"aza_purpose": "ai_topup_setup", "practice_id": PRACTICE},
+        }  # fmt: skip
+        return self.tell("setup_intent.succeeded", about, created=at_s)
+
+    def card(self) -> str | None:
+        """The card that would be charged."""
+        rows = self.rows("SELECT payment_method_id FROM credit_provider_customer")
+        return str(rows[0]["payment_method_id"]) if rows else None
+
     # ---- the automatic top-up
 
     def arm(self, practice_id: str = PRACTICE, **fields: Any) -> None:

@@ -109,11 +109,13 @@ def invoices_credit(monkeypatch: pytest.MonkeyPatch) -> None:
 def any_card_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep whatever card a set-up names."""
 
-    def save(self: Inbox, about: Any) -> tuple[str, str]:
+    def save(self: Inbox, about: Any, happened_at_s: int | None) -> tuple[str, str]:
         customer_id = about.customer_id or "cus_unknown"
         self._store.run(
             lambda space: applying.save_card(
-                space, about.metadata["practice_id"], customer_id, about.payment_method_id
+                space,
+                about.metadata["practice_id"],
+                applying.Card(customer_id, about.payment_method_id, happened_at_s),
             )
         )
         return "done", ""

@@ -16,7 +16,7 @@ from guthaben.services.closing import PageCloser
 from guthaben.services.topups import Topups
 from guthaben.services.webhooks import Inbox
 from tests.databases import Database
-from tests.services.house import CHF_30, OTHER, PRACTICE, SECRET, TEN_USD, House
+from tests.services.house import CHF_30, NOON, OTHER, PRACTICE, SECRET, TEN_USD, House
 from tests.services.pages import PageGateway
 
 HOUR = 3600
@@ -326,6 +326,25 @@ def test_a_card_is_kept_by_a_stored_consent_and_enables_nothing(shop: Shop) -> N
     view = shop.topups.settings(PRACTICE)
     assert (view.card_saved, view.enabled) == (True, False)
     assert shop.rows("SELECT COUNT(*) AS n FROM credit_consent")[0]["n"] == 0
+
+
+@pytest.mark.parametrize(
+    ("paid_at_s", "kept"), [(NOON - 50, "pm_setup"), (NOON - 30, "pm_bought"), (None, "pm_bought")]
+)
+def test_of_a_card_that_was_set_up_and_one_that_paid_the_later_is_kept(
+    shop: Shop, paid_at_s: int | None, kept: str
+) -> None:
+    """The payment may have begun long before: what counts is when it was made."""
+    shop.buy(save_card=True)
+    shop.gateway.pay(shop.session(), method_type="card")
+    shop.gateway.put(
+        f"pi_of_{shop.session()}", payment_method_id="pm_bought", charged_at_s=paid_at_s
+    )
+    assert shop.set_up("setup", NOON - 40) == "done:"
+
+    assert shop.told(shop.session()) == "done:credited"
+
+    assert shop.card() == kept
 
 
 def test_metadata_alone_keeps_no_card(shop: Shop) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guthaben.services import charging
-from guthaben.services.applying import save_card
+from guthaben.services.applying import Card, save_card
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.plans import PlanBook
@@ -26,7 +26,7 @@ ON = AutoTopupChange(True, trigger_below_nano_usd=USD, consent_text_version="202
 
 
 def keep_card(store: Store, card: str) -> None:
-    store.run(lambda space: save_card(space, PRACTICE, "cus_1", card))
+    store.run(lambda space: save_card(space, PRACTICE, Card("cus_1", card, None)))
 
 
 def test_a_card_saved_while_the_automatic_top_up_is_switched_on_is_not_lost(

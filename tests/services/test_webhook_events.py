@@ -12,6 +12,7 @@ from tests.services.house import (
     CHF_30,
     COMPLETED,
     INTENT,
+    NOON,
     OTHER,
     PRACTICE,
     SUCCEEDED,
@@ -288,6 +289,23 @@ def test_a_saved_card_page_saves_the_card_and_pays_nothing(house: House) -> None
     assert (view.card_saved, view.enabled, house.events()) == (True, False, [])
     bare = page_of(mode="setup", setup_intent=None, payment_intent=None)
     assert house.tell(COMPLETED, bare) == "ignored:no_setup"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([("a", 10), ("b", 20), ("c", 30)])))
+def test_the_card_that_counts_is_the_one_that_was_saved_last(
+    house: House, order: tuple[tuple[str, int], ...]
+) -> None:
+    """However late an event of an older card comes, nobody is charged on that card again."""
+    for card, second in order:
+        assert house.set_up(card, NOON - 100 + second) in {"done:", "done:older_card"}
+
+    assert house.card() == "pm_c"
+
+
+def test_the_same_card_may_be_told_twice(house: House) -> None:
+    for _ in range(2):
+        assert house.set_up("a", NOON - 50) == "done:"
+    assert house.card() == "pm_a"
 
 
 @pytest.mark.parametrize("name", ["", "p" * 201, "prac\n7", "prac\u202e7"])

@@ -70,6 +70,8 @@ class PaymentFacts(Discreet):
     balance: BalanceEntry | None = None  # only where it came expanded
     method_type: str | None = None
     """What paid, such as `card` or `twint`; only where the charge came expanded."""
+    charged_at_s: int | None = None
+    """When the customer paid; the intent may be older. Only where the charge came expanded."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -182,6 +184,7 @@ def payment_facts(source: object) -> PaymentFacts:
         balance=_balance(_expanded_charge(source)),
         metadata=texts(source, "metadata"),
         method_type=text(read(_expanded_charge(source), "payment_method_details"), "type"),
+        charged_at_s=whole(_expanded_charge(source), "created"),
     )
 
 

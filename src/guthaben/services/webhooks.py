@@ -35,9 +35,10 @@ from guthaben.payments.facts import (
     warning_facts,
 )
 from guthaben.payments.gateway import PaymentGateway
+from guthaben.payments.reading import whole
 from guthaben.payments.webhook import WebhookEvent, authentic, not_for_us
 from guthaben.services import telling
-from guthaben.services.applying import DONE, apply_told, not_paid, save_card
+from guthaben.services.applying import DONE, Card, apply_told, not_paid, save_card
 from guthaben.services.checks import is_practice_id
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.installation import made_elsewhere
@@ -193,14 +194,15 @@ class Inbox:
     # ---- by kind of event
 
     def _decide(self, letter: Letter) -> Verdict:
-        source: Mapping[str, Any] = json.loads(letter.payload)["data"]["object"]
-        kind = letter.event_type
+        event = json.loads(letter.payload)
+        source: Mapping[str, Any] = event["data"]["object"]
+        kind, happened_at_s = letter.event_type, whole(event, "created")
         if kind in _PAGES:
-            return self._checkout(kind, checkout_facts(source))
+            return self._checkout(kind, checkout_facts(source), happened_at_s)
         if kind in _PAYMENTS:
             return self.settler.settle(payment_facts(source).payment_id)
         if kind == "setup_intent.succeeded":
-            return self._setup(setup_facts(source))
+            return self._setup(setup_facts(source), happened_at_s)
         if kind in _REFUNDS:
             return self._refund(kind, source)
         if kind in _DISPUTES:
@@ -211,13 +213,13 @@ class Inbox:
             return self._licences.event(kind, source)
         return "ignored", "type"
 
-    def _checkout(self, kind: str, told: CheckoutFacts) -> Verdict:
+    def _checkout(self, kind: str, told: CheckoutFacts, happened_at_s: int | None) -> Verdict:
         if told.mode == "subscription":
             return self._licences.page(kind, told)
         if told.mode == "setup":
             if told.setup_id is None:
                 return "ignored", "no_setup"
-            return self._setup(self._gateway.retrieve_setup(told.setup_id))
+            return self._setup(self._gateway.retrieve_setup(told.setup_id), happened_at_s)
         if told.payment_id is not None and told.payment_status == "paid":
             return self.settler.settle(told.payment_id, told.session_id)
         if kind == "checkout.session.completed":
@@ -237,7 +239,7 @@ class Inbox:
                 return self._store.run(lambda space: not_paid(space, page, FAILED))
         return "done", "not_paid_yet"
 
-    def _setup(self, facts: SetupFacts) -> Verdict:
+    def _setup(self, facts: SetupFacts, happened_at_s: int | None) -> Verdict:
         practice_id = facts.metadata.get("practice_id", "")
         if facts.metadata.get("aza_purpose") != PURPOSE_SETUP or not is_practice_id(practice_id):
             return "ignored", "not_ours"
@@ -248,10 +250,9 @@ class Inbox:
         if not (facts.customer_id and facts.payment_method_id):
             self._store.run(lambda space: _incomplete(space, practice_id))
             return "quarantined", "setup_incomplete"
-        self._store.run(
-            lambda space: save_card(space, practice_id, facts.customer_id, facts.payment_method_id)
-        )
-        return DONE
+        card = Card(facts.customer_id, facts.payment_method_id, happened_at_s)
+        is_taken = self._store.run(lambda space: save_card(space, practice_id, card))
+        return DONE if is_taken else ("done", "older_card")
 
     def _refund(self, kind: str, source: Mapping[str, Any]) -> Verdict:
         told = refund_facts(source) if kind == "charge.refunded" else refund_receipt(source)

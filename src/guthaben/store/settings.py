@@ -50,6 +50,13 @@ class ConsentRow(NamedTuple):
     largest_rappen: int = 0
 
 
+class Audited(NamedTuple):
+    """When something was written down, and what about it."""
+
+    at_s: int
+    detail: str
+
+
 def load_settings(cursor: Cursor, practice_no: int, mode: int) -> TopupSettingsRow | None:
     """Read the settings, with the saved customer and card."""
     row = cursor.execute(
@@ -158,14 +165,14 @@ def audit(
     return int(row[0])
 
 
-def last_audit_s(cursor: Cursor, practice_no: int, action: str) -> int | None:
-    """Tell when something was last written down of a practice; None where it never was."""
+def last_audit(cursor: Cursor, practice_no: int, action: str) -> Audited | None:
+    """Give what was last written down of such an action of a practice, if anything was."""
     row = cursor.execute(
-        "SELECT at_s FROM credit_settings_audit WHERE practice_no = ? AND action = ?"
+        "SELECT at_s, detail FROM credit_settings_audit WHERE practice_no = ? AND action = ?"
         " ORDER BY audit_no DESC LIMIT 1",
         (practice_no, action),
     ).fetchone()
-    return int(row[0]) if row else None
+    return Audited(*row) if row else None
 
 
 def raise_alarm(cursor: Cursor, code: str, subject: str, now_s: int, practice_no: int = 0) -> None:

@@ -280,11 +280,11 @@ def _is_off_since(space: Workspace, practice_no: int, row: TopupSettingsRow, tol
     """
     if row.enabled:
         return False
-    off_at_s = settings.last_audit_s(space.cursor, practice_no, settings.SWITCHED_OFF)
-    if off_at_s is None:
+    off = settings.last_audit(space.cursor, practice_no, settings.SWITCHED_OFF)
+    if off is None:
         return False
     if told.began_at_s is not None:
-        return off_at_s >= told.began_at_s
+        return off.at_s >= told.began_at_s
     last_page = legacy_rows.last_consent_by(space.cursor, practice_no, SETUP)
     return last_page.startswith("cs_")
 
