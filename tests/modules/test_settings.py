@@ -264,6 +264,25 @@ def test_a_later_set_up_replaces_customer_and_card(con: sqlite3.Connection) -> N
     assert settings.auto_topup_enabled
 
 
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+def test_of_two_set_ups_the_newer_card_counts_in_whichever_order_they_are_told(
+    con: sqlite3.Connection, order: tuple[str, str]
+) -> None:
+    """An endpoint that was away for an hour gets what it missed in any order."""
+    began = {"old": 1_800_000_000, "new": 1_800_000_600}
+    for name in order:
+        told = process_setup_intent_succeeded(
+            con,
+            setup_intent=setup_intent(
+                id=f"seti_{name}", payment_method=f"pm_{name}", created=began[name]
+            ),
+        )
+    expected = None if order == ("old", "new") else "older_card"
+    assert (told["reason"], told["auto_topup_enabled"]) == (expected, True)
+
+    assert get_topup_settings(con, "prac_top").default_payment_method_id == "pm_new"
+
+
 def test_a_set_up_told_again_switches_nothing_back_on(con: sqlite3.Connection) -> None:
     process_setup_intent_succeeded(con, setup_intent=setup_intent())
     switch(con, False)
