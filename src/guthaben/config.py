@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from guthaben.errors import ConfigError
+from guthaben.mail_address import domain_of
 
 _ON = frozenset({"1", "true", "yes", "on"})
 _OFF = frozenset({"0", "false", "no", "off"})
@@ -326,7 +327,7 @@ def mail() -> MailSettings | None:
     if security == "none" and host not in _THIS_MACHINE:
         raise ConfigError("GUTHABEN_SMTP_SECURITY none is for a mail server on this machine only.")
     sender = _text("GUTHABEN_MAIL_FROM")
-    if not sender.isascii() or sender.count("@") != 1 or sender.startswith("@"):
+    if domain_of(sender) is None:
         raise ConfigError("GUTHABEN_MAIL_FROM must be the address that e-mail comes from.")
     return MailSettings(
         host,

@@ -68,7 +68,9 @@ def test_the_settings_of_the_mail_server(monkeypatch: pytest.MonkeyPatch) -> Non
     ("name", "value"),
     [("GUTHABEN_SMTP_SECURITY", "ssl"), ("GUTHABEN_SMTP_SECURITY", "none"),
      ("GUTHABEN_SMTP_PORT", "0"), ("GUTHABEN_SMTP_PORT", "²"), ("GUTHABEN_SMTP_PORT", "99999999"),
-     ("GUTHABEN_MAIL_FROM", ""), ("GUTHABEN_MAIL_FROM", "x"), ("GUTHABEN_MAIL_FROM", "@x")],
+     ("GUTHABEN_MAIL_FROM", ""), ("GUTHABEN_MAIL_FROM", "x"), ("GUTHABEN_MAIL_FROM", "@x"),
+     ("GUTHABEN_MAIL_FROM", "x@"), ("GUTHABEN_MAIL_FROM", "a b@c.ch"),
+     ("GUTHABEN_MAIL_FROM", "A <a@b.ch>")],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_named(monkeypatch: Any, name: str, value: str) -> None:
     for setting, good in {**GOOD, name: value}.items():

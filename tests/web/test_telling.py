@@ -36,7 +36,8 @@ async def test_addresses_come_back_masked_and_are_the_practice_s_own(web: Web) -
 @pytest.mark.parametrize(
     "body",
     [{}, {"address": "x"}, {"address": 1}, {**ADDRESS, "language": "rm"}, {**ADDRESS, "more": 1},
-     {"address": "anna@praxis.example, b@c.example"}],
+     {"address": "anna@praxis.example, b@c.example"}, {"address": ""}, {"address": "@praxis.ch"},
+     {"address": "anna@["}, {"address": "(" * 5000}],
 )  # fmt: skip
 async def test_what_is_no_contact_is_refused_and_not_repeated(web: Web, body: dict) -> None:
     answer = await web.client().post("/v1/contacts", json=body)

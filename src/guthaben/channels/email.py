@@ -18,6 +18,7 @@ from typing import Final
 from guthaben.channels.results import Again, Never, Result, Sent
 from guthaben.channels.wording import Worded
 from guthaben.config import MailSettings
+from guthaben.mail_address import domain_of
 
 TIMEOUT_S: Final = 20
 
@@ -31,7 +32,9 @@ def compose(
     told_at_s: int,
     unsubscribe_url: str | None = None,
 ) -> EmailMessage:
-    """Put an e-mail together; raises `ValueError` for what is no address."""
+    """Put an e-mail together; raises `ValueError` for what is no address, without repeating it."""
+    if domain_of(recipient) is None:
+        raise ValueError("the recipient has no e-mail address")
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(server.sender_name, addr_spec=server.sender)
     message["To"] = Address(addr_spec=recipient)
