@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -383,6 +384,19 @@ def test_inside_an_open_transaction_nothing_is_charged(
     con.rollback()
     assert rows(con) == []
     assert run(con)["charged"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="autocommit came with Python 3.12")
+def test_a_connection_that_is_always_in_a_transaction_charges_nothing(
+    con: sqlite3.Connection, connect: Callable[..., sqlite3.Connection], create: MagicMock
+) -> None:
+    save(con)
+    always = connect(autocommit=False)
+    told = run(always)
+    assert (told["reason"], told["charged"]) == ("caller_transaction_open", False)
+    create.assert_not_called()
+    always.rollback()
+    assert run(connect(autocommit=True))["charged"]
 
 
 def test_the_cap_counts_what_is_pending_and_never_what_was_bought_by_hand(

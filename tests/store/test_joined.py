@@ -49,6 +49,24 @@ def adopted(con: sqlite3.Connection, clock: Clock) -> Adopted:
     return Adopted(con, clock)
 
 
+@pytest.fixture
+def always(path: Path) -> Iterator[sqlite3.Connection]:
+    """A host's connection with a transaction open from its first moment, as PEP 249 has it."""
+    opened = prepared(path, autocommit=False)
+    opened.execute("CREATE TABLE host (note TEXT)")
+    opened.commit()
+    yield opened
+    opened.close()
+
+
+def roll_back(con: sqlite3.Connection) -> None:
+    """End what the host began, as its mode does: with autocommit, rollback() does nothing."""
+    if getattr(con, "autocommit", None) is True:
+        con.execute("ROLLBACK")
+    else:
+        con.rollback()
+
+
 def grant(space: Workspace, key: str = "g") -> None:
     assert space.apply("p", GrantCredit(key, PAID, 100)).ok
 
@@ -102,7 +120,7 @@ def test_the_hosts_rollback_removes_our_work(
     con.execute("INSERT INTO host VALUES ('before')")
     adopted.run(lambda space: grant(space, "second"))
     assert grants(con) == 2
-    con.rollback()
+    roll_back(con)
     assert (grants(con), grants(other), notes(con)) == (1, 1, [])
     adopted.run(lambda space: grant(space, "second"))  # the key went with it
     assert grants(other) == 2
@@ -185,7 +203,7 @@ def test_a_question_sees_the_hosts_own_transaction(
     count = "SELECT COUNT(*) FROM host"
     assert adopted.read(lambda cursor: cursor.execute(count).fetchone()) == (1,)
     assert con.in_transaction
-    con.rollback()
+    roll_back(con)
 
 
 def test_no_pragma_of_the_host_is_changed(con: sqlite3.Connection, adopted: Adopted) -> None:
@@ -221,7 +239,7 @@ def test_a_stale_snapshot_is_unavailable_at_once(
     assert time.monotonic() - began < 5  # waiting would not help
     assert con.in_transaction
     assert notes(con) == []
-    con.rollback()
+    roll_back(con)
     adopted.run(grant)
     assert (grants(other), notes(con)) == (1, ["elsewhere"])
 
@@ -244,3 +262,43 @@ def test_a_store_that_is_missing_is_unavailable(tmp_path: Path, clock: Clock) ->
         with pytest.raises(StoreUnavailable, match="no such table"):
             Adopted(con, clock).run(grant)
         assert not con.in_transaction
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="autocommit came with Python 3.12")
+def test_where_a_transaction_is_always_open_the_host_alone_ends_it(
+    path: Path, always: sqlite3.Connection, clock: Clock
+) -> None:
+    adopted, seen = Adopted(always, clock), sqlite3.connect(path, timeout=0.2)
+    adopted.run(grant)
+    assert (always.in_transaction, grants(always), grants(seen)) == (True, 1, 0)
+    always.commit()
+    assert (always.in_transaction, grants(seen)) == (True, 1)
+    always.execute("INSERT INTO host VALUES ('before')")
+    adopted.run(lambda space: grant(space, "second"))
+    with pytest.raises(LookupError):
+        adopted.run(lambda space: (grant(space, "third"), space.flush(), {}["broken"]))
+    assert (always.in_transaction, grants(always), notes(always)) == (True, 2, ["before"])
+    always.rollback()
+    assert (always.in_transaction, grants(always), notes(always)) == (True, 1, [])
+    adopted.run(lambda space: grant(space, "second"))  # the key went with it
+    always.commit()
+    assert grants(seen) == 2
+    seen.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="autocommit came with Python 3.12")
+def test_where_a_transaction_is_always_open_a_stale_snapshot_ends_with_it(
+    path: Path, always: sqlite3.Connection, clock: Clock
+) -> None:
+    adopted, other = Adopted(always, clock), sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = WAL")
+    assert notes(always) == []  # from here on the host sees this moment
+    other.execute("INSERT INTO host VALUES ('elsewhere')")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        adopted.run(grant)
+    assert (always.in_transaction, notes(always)) == (True, [])
+    always.rollback()
+    adopted.run(grant)
+    always.commit()
+    assert (grants(other), notes(always)) == (1, ["elsewhere"])
+    other.close()
