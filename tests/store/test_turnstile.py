@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from guthaben.store import turnstile
+from guthaben.store.store import Store
 from guthaben.store.turnstile import Turnstile
+from tests.store.bank import free, pay
 
 pytestmark = pytest.mark.sqlite
 
@@ -99,6 +103,56 @@ def test_a_process_that_was_stopped_at_the_gate_stops_nobody(path: str) -> None:
         assert not mine.is_open
     stopped.close()
     mine.close()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_store_waits_at_the_gate_also_when_it_thought_itself_alone(
+    path: str, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """SQLite's own lock would let whoever asks most often pass it, for as long as they like."""
+    monkeypatch.setattr(turnstile, "ALONE_S", 60 if alone else 0)
+    store, inside = Store(f"sqlite:///{path}"), Turnstile(path)
+    pay(store, "p", 10)
+    writing = threading.Thread(target=pay, args=(store, "p", 1, "again"))
+    with inside.passed():
+        with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            writing.start()
+            _until(lambda: not _is_free(f"{path}.next"))
+        writing.join(0.1)
+        assert writing.is_alive(), "the lock is free, but it is not its turn"
+    writing.join(5)
+    assert not writing.is_alive()
+    assert free(store, "p") == 11
+    assert _is_free(f"{path}.main")
+    store.close()
+    inside.close()
+
+
+def test_a_store_in_its_turn_waits_for_somebody_who_knows_no_turnstile(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turnstile, "ALONE_S", 0)
+    store = Store(f"sqlite:///{path}")
+    pay(store, "p", 10)
+    writing = threading.Thread(target=pay, args=(store, "p", 1, "again"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        writing.start()
+        _until(lambda: not _is_free(f"{path}.main"))
+        writing.join(0.1)
+        assert writing.is_alive()
+    writing.join(5)
+    assert free(store, "p") == 11
+    assert _is_free(f"{path}.main")
+    store.close()
+
+
+def _until(so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 10
+    while not so():
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
 
 
 def _is_free(lock_file: str) -> bool:

@@ -86,7 +86,7 @@ class Session(Protocol):
         """Whether what failed last needed a part of a cluster that is gone; others may go on."""
         ...
 
-    def turn(self) -> AbstractContextManager[None]:
+    def turn(self) -> AbstractContextManager[object]:
         """Wait for this process's turn, where processes take turns."""
         ...
 

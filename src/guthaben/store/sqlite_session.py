@@ -1,7 +1,8 @@
 """The writer's connection to SQLite.
 
 Law: `BEGIN IMMEDIATE` takes the one write lock before anything is read; what was kept from earlier
-is valid only if `PRAGMA data_version` says that no other connection has written since. Nothing is
+is valid only if `PRAGMA data_version` says that no other connection has written since. Whoever
+finds the lock taken waits at the turnstile and not in SQLite, where the busiest wins. Nothing is
 acknowledged that was written to a file which is no longer where it was opened.
 """
 
@@ -9,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable
 
 from guthaben.errors import OutcomeUnknown, StoreUnavailable
+from guthaben.store import connection
 from guthaben.store.cache import Cache
 from guthaben.store.checkpoints import Checkpoints
 from guthaben.store.connection import Location, Place, connect
 from guthaben.store.schema import migrate
-from guthaben.store.turnstile import Turnstile
+from guthaben.store.turnstile import Turnstile, pauses_s
 
 _SECRET = "SELECT value FROM credit_meta WHERE name = 'secret'"
 _NOBODY_WAITS = contextlib.nullcontext()
@@ -31,6 +34,9 @@ class SqliteSession:
         self._location = location
         self._now_s = now_s
         self._turnstile = None if location.in_memory else Turnstile(location.path)
+        self._asked = True
+        self._meanwhile = contextlib.ExitStack()
+        self._waits_itself = False
         self._version = -1
         self._cursor: sqlite3.Cursor | None = None
         self.cache = Cache()
@@ -40,11 +46,12 @@ class SqliteSession:
         self.con: sqlite3.Connection | None = None
         self._open()
 
-    def turn(self) -> contextlib.AbstractContextManager[None]:
+    def turn(self) -> contextlib.AbstractContextManager[object]:
         """Let other processes have their turn, if there are any."""
-        if self._turnstile is None or self._turnstile.is_open:
+        if self._turnstile is None:
             return _NOBODY_WAITS
-        return self._turnstile.passed()
+        self._asked = not self._turnstile.is_open
+        return self._turnstile.passed() if self._asked else self._meanwhile
 
     def begin(self) -> tuple[sqlite3.Cursor, bool]:
         """Take the write lock."""
@@ -62,7 +69,7 @@ class SqliteSession:
             if con.in_transaction:
                 interrupted = True
                 cursor.execute("ROLLBACK")
-            cursor.execute("BEGIN IMMEDIATE")
+            self._take_lock(cursor)
             (version,) = cursor.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
             self._drop()
@@ -72,6 +79,26 @@ class SqliteSession:
             self._turnstile.met()
         self._version, self._cursor = version, cursor
         return cursor, unchanged and not interrupted
+
+    def _take_lock(self, cursor: sqlite3.Cursor) -> None:
+        """Begin; whoever did not ask at the turnstile and finds the lock taken asks after all."""
+        until_s = time.monotonic() + connection.BUSY_TIMEOUT_MS / 1000
+        pauses = pauses_s()
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not (busy and self._waits_itself) or time.monotonic() >= until_s:
+                    raise
+            else:
+                return
+            if self._asked or self._turnstile is None:
+                time.sleep(next(pauses))
+            else:
+                self._asked = True
+                self._turnstile.met()
+                self._meanwhile.enter_context(self._turnstile.passed())
 
     def commit(self, write: Callable[[], None]) -> None:
         """Commit; what is still open after an error can be undone, and then surely was not."""
@@ -136,6 +163,10 @@ class SqliteSession:
                     "put that one back, or start anew"
                 )
             cursor.execute("COMMIT")
+            # With a log only the beginning meets a lock, and there we wait ourselves.
+            self._waits_itself = cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+            if self._waits_itself:
+                cursor.execute("PRAGMA busy_timeout = 0")
         except sqlite3.Error as error:
             con.close()
             raise StoreUnavailable(f"cannot prepare the database: {error}") from error

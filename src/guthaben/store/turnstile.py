@@ -27,6 +27,14 @@ CROWDED_S = 5.0
 _SHORTEST_S, _LONGEST_S = 0.0001, 0.002
 
 
+def pauses_s() -> Iterator[float]:
+    """Say how long to wait between one question and the next: ever longer, and never long."""
+    pause_s = _SHORTEST_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, _LONGEST_S)
+
+
 class Turnstile:
     """Two lock files beside the database; released by the system when a process dies."""
 
@@ -83,7 +91,7 @@ class Turnstile:
 
         Only a refusal shows that somebody else is there: time passes for other reasons too.
         """
-        pause_s = _SHORTEST_S
+        pauses = pauses_s()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,8 +99,7 @@ class Turnstile:
                 self.met()
                 if time.monotonic() >= until_s:
                     return False
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_S)
+                time.sleep(next(pauses))
             else:
                 return True
 
