@@ -275,8 +275,14 @@ def test_where_a_transaction_is_always_open_the_host_alone_ends_it(
     assert (always.in_transaction, grants(seen)) == (True, 1)
     always.execute("INSERT INTO host VALUES ('before')")
     adopted.run(lambda space: grant(space, "second"))
+
+    def breaks(space: Workspace) -> None:
+        grant(space, "third")
+        space.flush()
+        raise LookupError
+
     with pytest.raises(LookupError):
-        adopted.run(lambda space: (grant(space, "third"), space.flush(), {}["broken"]))
+        adopted.run(breaks)
     assert (always.in_transaction, grants(always), notes(always)) == (True, 2, ["before"])
     always.rollback()
     assert (always.in_transaction, grants(always), notes(always)) == (True, 1, [])
