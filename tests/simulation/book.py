@@ -81,6 +81,13 @@ class OwnCall:
     """It has heard the end of it."""
     gone: bool = False
     """It was refused."""
+    forgotten: bool = False
+    """Its maker died after it was reserved: nobody will end it."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether its maker has still to do something."""
+        return not (self.gone or self.over or self.forgotten)
 
 
 @dataclass

@@ -71,7 +71,7 @@ def _round(world: World, server: Server, rng: Random) -> None:
             world.at_stripe(f"/payment_intents/{payment.id}/settle", outcome=outcome)
     for own in world.owns.values():
         for call in own.calls:
-            if not (call.gone or call.over):
+            if call.waits:
                 practices.finish(world, own, call, server, rng)
     deliver_all(world, server)
     world.yard.drain()
@@ -185,10 +185,12 @@ class Judge:
             raise Violation("calls of nobody", f"{own.id}: {rows}")
 
     def _one_call(self, call: OwnCall, status: int, cost: int, *, early: bool) -> None:
-        if status == RESERVED or not call.over:
+        if status == RESERVED or call.waits:
             raise Violation("I-10 no leak", f"{call} is still held")
         by_itself = call.amount if call.on_expiry == "charge" else 0
-        if call.cost is not None and call.cost >= 0:
+        if call.forgotten:
+            fits = status == EXPIRED and not early and cost == by_itself
+        elif call.cost is not None and call.cost >= 0:
             fits = status in {SETTLED, SETTLED_LATE} and cost == call.cost
         elif status == EXPIRED:
             fits = not early and cost == by_itself

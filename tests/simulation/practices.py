@@ -23,6 +23,8 @@ T = TypeVar("T")
 URLS = {"success_url": "https://app.example/ok", "cancel_url": "https://app.example/no"}
 _AMOUNTS = (1_000, 1_000, 1_234, 3_000, 3_001, 5_000, 25_001)
 _CONSENT = "2026-11"
+_FORGOTTEN = 0.12
+"""How many calls lose their maker right after they were reserved."""
 
 
 def _own(world: World, rng: Random) -> Own:
@@ -198,7 +200,9 @@ def _reserve(world: World, own: Own, call: OwnCall, server: Server) -> None:
             call.gone = True
             raise
         call.id = handle.id
-        return f"{call.key} {call.amount}"
+        # Of a chance of its own, so that nothing else of the run depends on it.
+        call.forgotten = Random(f"{world.seed}/{call.key}").random() < _FORGOTTEN
+        return f"{call.key} {call.amount}{' forgotten' if call.forgotten else ''}"
 
     server.spawn("reserve", work, own.id)
 
@@ -206,7 +210,7 @@ def _reserve(world: World, own: Own, call: OwnCall, server: Server) -> None:
 def end_call(world: World, rng: Random) -> None:
     """Settle a call with what it really cost, or release it; or ask again what was not answered."""
     own = _own(world, rng)
-    waiting = [call for call in own.calls if not (call.gone or call.over)]
+    waiting = [call for call in own.calls if call.waits]
     if waiting:
         finish(world, own, rng.choice(waiting), world.server(rng), rng)
 
