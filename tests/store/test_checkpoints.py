@@ -115,6 +115,21 @@ def test_a_disk_that_refuses_stops_nobody(store: Store, monkeypatch: pytest.Monk
     assert problems(store) == []
 
 
+def test_without_room_for_a_thread_the_writer_does_it_all(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    use(store, 0, 300)
+    after_some = log_bytes(path)
+
+    use(store, 300, 1_500)
+
+    assert log_bytes(path) <= 2 * after_some
+
+
 def test_who_closes_waits_for_it_and_leaves_one_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

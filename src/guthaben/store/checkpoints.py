@@ -29,23 +29,31 @@ class Checkpoints:
 
     def look_after(self, con: sqlite3.Connection) -> None:
         """Begin what is due, outside of a transaction; never raises."""
-        beside = self._beside
-        if beside is None:
+        if self._beside is None:
             if con.total_changes - self._begun_at >= MUCH:
-                self._beside = threading.Thread(
-                    target=self._carry_bulk, name="guthaben-checkpoint", daemon=True
-                )
-                self._beside.start()
-        elif not beside.is_alive():
-            self._beside = None
-            self._begun_at = con.total_changes
-            with contextlib.suppress(sqlite3.Error):  # what is wrong, the next commit will tell
-                con.execute(_CARRY).fetchone()
+                self._begin(con)
+        elif not self._beside.is_alive():
+            self._carry_rest(con)
 
     def close(self) -> None:
         """Wait for the thread, so that the writer's connection is the last to go."""
         if self._beside is not None:
             self._beside.join()
+
+    def _begin(self, con: sqlite3.Connection) -> None:
+        thread = threading.Thread(target=self._carry_bulk, name="guthaben-checkpoint", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there is no room for another thread, or Python is about to end
+            self._carry_rest(con)
+        else:
+            self._beside = thread
+
+    def _carry_rest(self, con: sqlite3.Connection) -> None:
+        self._beside = None
+        self._begun_at = con.total_changes
+        with contextlib.suppress(sqlite3.Error):  # what is wrong, the next commit will tell
+            con.execute(_CARRY).fetchone()
 
     def _carry_bulk(self) -> None:
         # Not to be created: it may have been moved away since.
