@@ -26,6 +26,11 @@ WARM_UP_S = 1.0
 """So that a lone caller, too, has made SQLite's log as long as it stays: growing costs more."""
 
 
+def warm_up_s(seconds: float) -> float:
+    """Tell for how long a load of so many seconds warms up; a tiny one only tries the program."""
+    return min(WARM_UP_S, 2 * seconds)
+
+
 class Load(NamedTuple):
     """What to run."""
 
@@ -74,7 +79,7 @@ class _Watch:
     """Gathers latencies from the end of the warm-up to the end of the load."""
 
     def __init__(self, seconds: float) -> None:
-        self.begin = time.perf_counter() + WARM_UP_S
+        self.begin = time.perf_counter() + warm_up_s(seconds)
         self.end = self.begin + seconds
         self.latencies: list[float] = []
         self._cpu_s = 0.0
@@ -163,7 +168,7 @@ async def _open(url: str, load: Load) -> Result:
     async with AsyncGuthaben.open(url) as credit:
         watch = _Watch(load.seconds)
         asyncio.get_running_loop().call_at(_loop_time(watch.begin), watch.start_counting)
-        begun_at = watch.begin - WARM_UP_S
+        begun_at = watch.begin - warm_up_s(load.seconds)
         running: set[asyncio.Task[None]] = set()
 
         async def pair(number: int, due: float) -> None:

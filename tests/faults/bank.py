@@ -103,11 +103,13 @@ class Bank:
             )
         ]
 
-    def until_ended(self, number: int = 1) -> None:
-        """Wait until so many attempts have an outcome."""
+    def until_ended(self, number: int = 1, *, with_janitor: bool = False) -> None:
+        """Wait until so many attempts have an outcome; the janitor sees to what is left to it."""
         end = time.monotonic() + 20
         while sum(one[0] not in ("pending", "unknown") for one in self.events()) < number:
             assert time.monotonic() < end, self.events()
+            if with_janitor:
+                self.opened[0][1].resolve_waiting()
             time.sleep(0.01)
 
 
