@@ -283,6 +283,24 @@ def test_of_two_set_ups_the_newer_card_counts_in_whichever_order_they_are_told(
     assert get_topup_settings(con, "prac_top").default_payment_method_id == "pm_new"
 
 
+def test_also_a_card_that_came_while_it_was_off_is_newer_than_an_old_one(
+    con: sqlite3.Connection,
+) -> None:
+    process_setup_intent_succeeded(con, setup_intent=setup_intent())
+    switch(con, enabled=False)
+    began = int(time.time()) - 1_000  # both pages were opened before it was switched off
+    for name, age_s in (("newer", 10), ("older", 500)):
+        told = process_setup_intent_succeeded(
+            con,
+            setup_intent=setup_intent(
+                id=f"seti_{name}", payment_method=f"pm_{name}", created=began - age_s
+            ),
+        )
+    assert (told["reason"], told["auto_topup_enabled"]) == ("older_card", False)
+
+    assert get_topup_settings(con, "prac_top").default_payment_method_id == "pm_newer"
+
+
 def test_a_set_up_told_again_switches_nothing_back_on(con: sqlite3.Connection) -> None:
     process_setup_intent_succeeded(con, setup_intent=setup_intent())
     switch(con, False)

@@ -14,7 +14,7 @@ from guthaben.domain.commands import GrantCredit
 from guthaben.domain.draft import Draft
 from guthaben.domain.grants import PAID
 from guthaben.payments import facts, reading
-from guthaben.services import applying, netting, purchases, settling
+from guthaben.services import applying, cards, netting, purchases, settling
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.purchases import PurchaseResult
 from guthaben.services.webhooks import Inbox
@@ -112,10 +112,10 @@ def any_card_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(self: Inbox, about: Any, happened_at_s: int | None) -> tuple[str, str]:
         customer_id = about.customer_id or "cus_unknown"
         self._store.run(
-            lambda space: applying.save_card(
+            lambda space: cards.save_card(
                 space,
                 about.metadata["practice_id"],
-                applying.Card(customer_id, about.payment_method_id, happened_at_s),
+                cards.Card(customer_id, about.payment_method_id, happened_at_s),
             )
         )
         return "done", ""

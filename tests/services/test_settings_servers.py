@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guthaben.services import charging
-from guthaben.services.applying import Card, save_card
+from guthaben.services.cards import Card, save_card
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.licence_news import LicenceNews
 from guthaben.services.plans import PlanBook

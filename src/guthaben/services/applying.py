@@ -7,7 +7,7 @@ what is left of a payment follows one equation; what contradicts our record is q
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from guthaben.domain.money import NANO_PER_USD, RAPPEN_PER_CHF, parse_chf, parse_usd
 from guthaben.domain.topup import (
@@ -25,6 +25,7 @@ from guthaben.payments.facts import (
 )
 from guthaben.payments.gateway import METADATA_TOPUP_ID
 from guthaben.services import telling
+from guthaben.services.cards import Card, save_card
 from guthaben.services.checks import practice_id_of
 from guthaben.services.installation import made_elsewhere
 from guthaben.services.netting import OURS, Verdict, is_ours, net
@@ -39,12 +40,9 @@ from guthaben.services.purchases import (
     topup_taken,
 )
 from guthaben.store import cases, checkouts, settings, topups
-from guthaben.store.settings import TopupSettingsRow
 from guthaben.store.workspace import Workspace
 
 DONE: Verdict = ("done", "")
-_CARD_SAVED: Final = "card_saved"
-_GIVEN_AT: Final = "given_at_s="
 
 
 def apply_told(space: Workspace, event_type: str, source: Mapping[str, Any]) -> Verdict:
@@ -244,39 +242,3 @@ def _card_may_be_kept(space: Workspace, result: PurchaseResult, facts: PaymentFa
         return False
     practice_no = space.practice_no(result.practice_id)
     return checkouts.card_consent(space.cursor, practice_no, result.event.event_no) is not None
-
-
-class Card(NamedTuple):
-    """A card that a customer left with the provider, and when; without a time it was just now."""
-
-    customer_id: str | None
-    method_id: str | None
-    given_at_s: int | None
-
-
-def save_card(space: Workspace, practice_id: str, card: Card) -> bool:
-    """Keep the saved card; whether it may be charged is the customer's consent to say.
-
-    A card that was given before the one that is there is not taken, however late it is told.
-    """
-    if not (card.customer_id and card.method_id):
-        return False
-    practice_no = space.practice_no(practice_id)
-    space.flush()
-    given_at_s = space.now_s if card.given_at_s is None else card.given_at_s
-    last = settings.last_audit(space.cursor, practice_no, _CARD_SAVED)
-    if last is not None and given_at_s < _seconds(last.detail):
-        return False
-    mode = space.practice(practice_id).mode
-    row = settings.load_settings(space.cursor, practice_no, mode) or TopupSettingsRow()
-    row = row._replace(customer_id=card.customer_id, payment_method_id=card.method_id)
-    settings.save_settings(space.cursor, practice_no, mode, row, space.now_s)
-    detail = f"{_GIVEN_AT}{given_at_s}"
-    settings.audit(space.cursor, practice_no, _CARD_SAVED, "checkout", detail, space.now_s)
-    return True
-
-
-def _seconds(detail: str) -> int:
-    """Read when the card was given; what was written down earlier doesn't say."""
-    given = detail.removeprefix(_GIVEN_AT)
-    return int(given) if given != detail else 0

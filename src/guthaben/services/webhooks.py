@@ -38,7 +38,8 @@ from guthaben.payments.gateway import PaymentGateway
 from guthaben.payments.reading import whole
 from guthaben.payments.webhook import WebhookEvent, authentic, not_for_us
 from guthaben.services import telling
-from guthaben.services.applying import DONE, Card, apply_told, not_paid, save_card
+from guthaben.services.applying import DONE, apply_told, not_paid
+from guthaben.services.cards import Card, save_card
 from guthaben.services.checks import is_practice_id
 from guthaben.services.guthaben import Guthaben
 from guthaben.services.installation import made_elsewhere

@@ -165,12 +165,12 @@ def audit(
     return int(row[0])
 
 
-def last_audit(cursor: Cursor, practice_no: int, action: str) -> Audited | None:
-    """Give what was last written down of such an action of a practice, if anything was."""
+def last_audit(cursor: Cursor, practice_no: int, *actions: str) -> Audited | None:
+    """Give what was last written down of such actions of a practice, if anything was."""
     row = cursor.execute(
-        "SELECT at_s, detail FROM credit_settings_audit WHERE practice_no = ? AND action = ?"
-        " ORDER BY audit_no DESC LIMIT 1",
-        (practice_no, action),
+        "SELECT at_s, detail FROM credit_settings_audit WHERE practice_no = ?"
+        f" AND action IN ({', '.join('?' * len(actions))}) ORDER BY audit_no DESC LIMIT 1",
+        (practice_no, *actions),
     ).fetchone()
     return Audited(*row) if row else None
 

@@ -15,6 +15,7 @@ from guthaben.domain.auto_topup import Consent
 from guthaben.domain.money import float_from_nano_usd, float_from_rappen, nano_usd_for_rappen
 from guthaben.errors import InvalidInput
 from guthaben.payments.facts import checkout_facts, setup_facts
+from guthaben.services.cards import CARD_SAVED, SETUP_COMPLETE, is_older
 from guthaben.services.installation import made_elsewhere
 from guthaben.services.legacy import ledger as legacy_ledger
 from guthaben.services.legacy.payments import Mode
@@ -58,7 +59,6 @@ class Change(NamedTuple):
     actor: str = ""
 
 
-_COMPLETE = "setup_complete"
 _ERRORS = {
     "AUTO_TOPUP_NO_PAYMENT_METHOD": "Bitte hinterlegen Sie zuerst eine Zahlungsmethode.",
     "AUTO_TOPUP_INVALID_AMOUNT": "Das Monatslimit muss mindestens eine Aufladung erlauben.",
@@ -252,16 +252,17 @@ def _set_up(space: Workspace, metadata: dict[str, str], told: _Told, expected: M
     if _tells_nothing_new(row, told):
         return SetUp(True, "card_awaited", practice_id, row.enabled)
     merged = _merged(row, told)
-    if _is_older(space, practice_no, row, told):
+    other = told.payment_method_id != row.payment_method_id
+    if other and is_older(space, practice_no, told.began_at_s):
         return SetUp(True, "older_card", practice_id, row.enabled)
     if _is_off_since(space, practice_no, row, told):
-        _store(space, practice_id, merged, "card_saved", SETUP)
+        _store(space, practice_id, merged, CARD_SAVED, SETUP, given_at_s=told.began_at_s)
         return SetUp(True, "switched_off_since", practice_id)
     if not (merged.customer_id and merged.payment_method_id):
         _store(space, practice_id, merged._replace(enabled=False), "setup_incomplete", SETUP)
         return SetUp(True, "AUTO_TOPUP_SETUP_INCOMPLETE", practice_id)
     merged = merged._replace(enabled=True, paused_reason="")
-    _store(space, practice_id, merged, _COMPLETE, SETUP, began_at_s=told.began_at_s)
+    _store(space, practice_id, merged, SETUP_COMPLETE, SETUP, given_at_s=told.began_at_s)
     _agree(space, practice_id, merged, SETUP, SETUP, actor=told.reference)
     return SetUp(True, "", practice_id, True)
 
@@ -274,18 +275,6 @@ def _tells_nothing_new(row: TopupSettingsRow, told: _Told) -> bool:
     has_card = bool(row.customer_id and row.payment_method_id)
     same = told.customer_id in (None, row.customer_id)
     return told.payment_method_id is None and has_card and same
-
-
-def _is_older(space: Workspace, practice_no: int, row: TopupSettingsRow, told: _Told) -> bool:
-    """Tell whether another card was set up on a page that was opened after this one's.
-
-    Stripe repeats what was not answered for days, in any order. Who says no time counts as new.
-    """
-    last = settings.last_audit(space.cursor, practice_no, _COMPLETE)
-    if last is None or told.began_at_s is None or told.payment_method_id == row.payment_method_id:
-        return False
-    began_at_s = json.loads(last.detail).get("began_at_s")
-    return began_at_s is not None and told.began_at_s < began_at_s
 
 
 def _is_off_since(space: Workspace, practice_no: int, row: TopupSettingsRow, told: _Told) -> bool:
@@ -323,7 +312,7 @@ def _store(
     row: TopupSettingsRow,
     action: str,
     actor: str,
-    began_at_s: int | None = None,
+    given_at_s: int | None = None,
 ) -> None:
     number = space.practice_no(practice_id)
     mode = space.practice(practice_id).mode
@@ -335,7 +324,7 @@ def _store(
             "cap_rappen": row.cap_rappen,
             "trigger_percent": row.trigger_percent,
             "card": bool(row.payment_method_id),
-            "began_at_s": began_at_s,
+            "given_at_s": given_at_s,
         }
     )
     settings.audit(space.cursor, number, action, actor, detail, space.now_s)
