@@ -35,6 +35,9 @@ OLD_SECRET_S: Final = 24 * 3600
 """So long a rolled secret still signs beside the new one."""
 _HINTS: Final = frozenset(kind.value for kind in Notice if not kind.about.contractual)
 _KINDS: Final = frozenset(kind.value for kind in Notice)
+_NO_ADDRESS: Final = (
+    "address is no e-mail address; a domain with letters beyond a to z is written in its xn-- form"
+)
 
 
 class ContactView(NamedTuple):
@@ -276,7 +279,7 @@ def address_of(text: str) -> str:
     """Check an e-mail address; the error does not repeat it."""
     domain = domain_of(text)
     if domain is None or "." not in domain:
-        raise InvalidInput("address is no e-mail address", field="address")
+        raise InvalidInput(_NO_ADDRESS, field="address")
     return text.removesuffix(domain) + domain.lower()
 
 
