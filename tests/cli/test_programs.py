@@ -44,15 +44,13 @@ def test_the_server_starts_answers_and_ends_in_order(tmp_path: Path, number: int
         assert credit.balance("prac_7").held_nano_usd == 250_000_000
 
 
-def test_the_server_is_small_and_quick(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc").exists(), reason="/proc tells how much memory a program has")
+def test_the_server_is_small(tmp_path: Path) -> None:
     port = free_port()
     server = Program(tmp_path / "log", *SERVE, str(port))
-    seconds = server.wait_for(f"http://127.0.0.1:{port}/readyz")
+    server.wait_for(f"http://127.0.0.1:{port}/readyz")
     try:
-        # Generous: other tests may run beside this one. The benchmark tells the real figures.
-        assert seconds < 10
-        if Path("/proc").exists():
-            assert memory_kb(server.process.pid) < 120_000
+        assert memory_kb(server.process.pid) < 120_000
     finally:
         server.end()
 

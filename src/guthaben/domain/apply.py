@@ -6,7 +6,7 @@ outcome with a stable reason. The store loads the states, calls this and writes 
 
 from __future__ import annotations
 
-from typing import NamedTuple, assert_never, cast
+from typing import assert_never, cast
 
 from guthaben.domain import (
     apply_calls,
@@ -15,6 +15,7 @@ from guthaben.domain import (
     apply_payments,
     apply_topups,
 )
+from guthaben.domain.applied import Applied
 from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.auto_topup import AutoTopup
 from guthaben.domain.calls import Call
@@ -37,7 +38,6 @@ from guthaben.domain.commands import (
     LeaseRelease,
     NetPayment,
     OpenEvent,
-    Outcome,
     RecordUsage,
     Release,
     Reserve,
@@ -48,23 +48,12 @@ from guthaben.domain.commands import (
     TakeCredit,
 )
 from guthaben.domain.draft import Refusal
-from guthaben.domain.journal import Transfer
 from guthaben.domain.practice import Practice
 from guthaben.domain.topup import CreditEvent
 
 Subject = Call | CreditEvent | KeyRecord | LeaseSubject | AutoTopup | None
 """What a command speaks of besides the practice: a call, a credit event, an earlier use of its key,
 a lease with what is remembered of the key of its step, or the automatic top-up's context."""
-
-
-class Applied(NamedTuple):
-    """The state after a command."""
-
-    practice: Practice
-    subject: Call | CreditEvent | None
-    transfers: list[Transfer]
-    outcome: Outcome
-    new_event: CreditEvent | None = None
 
 
 _CALL_HANDLERS = {
@@ -86,17 +75,15 @@ def apply(practice: Practice, subject: Subject, command: Command, now_ms: int) -
     try:
         handler = _CALL_HANDLERS.get(type(command))
         if handler is not None:
-            after, call, transfers, outcome = handler(practice, subject, command, now_ms)  # type: ignore[operator]
-            return Applied(after, call, transfers, outcome)
-        credit = cast(CreditCommand, command)
-        return Applied(*_apply_credit(practice, subject, credit, now_ms // 1000))
+            return handler(practice, subject, command, now_ms)  # type: ignore[operator,no-any-return]
+        return _apply_credit(practice, subject, cast(CreditCommand, command), now_ms // 1000)
     except Refusal as refusal:
         return Applied(practice, None, [], refusal.outcome)
 
 
 def _apply_credit(
     practice: Practice, subject: Subject, command: CreditCommand, now_s: int
-) -> apply_credit.CreditResult:
+) -> Applied:
     event = subject if isinstance(subject, CreditEvent) else None
     known = subject if isinstance(subject, KeyRecord) else None
     match command:

@@ -7,8 +7,7 @@ new state; a refusal is raised and changes nothing. See docs/rules.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from guthaben.domain.applied import Applied
 from guthaben.domain.calls import (
     BY_CALLER,
     BY_EXCEPTION,
@@ -38,11 +37,10 @@ from guthaben.domain.commands import (
     Settle,
     body_hash,
 )
-from guthaben.domain.draft import USED, Draft, Refusal
+from guthaben.domain.draft import USED, Draft, Refusal, require_amount
 from guthaben.domain.grants import Grant, take
-from guthaben.domain.journal import Code, Transfer
+from guthaben.domain.journal import Code
 from guthaben.domain.leases import cover, denial
-from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.practice import ACTIVE, CLOSED, FROZEN, Practice, current_period
 
 _RESERVE, _USAGE = int(Operation.RESERVE), int(Operation.USAGE)
@@ -50,30 +48,15 @@ _REJECT = int(Overage.REJECT)
 SETTLE, _LATE, _USED = int(Code.SETTLE), int(Code.LATE), int(Code.USAGE)
 
 
-class CallResult(NamedTuple):
-    """State after a command on a call."""
-
-    practice: Practice
-    call: Call | None
-    transfers: list[Transfer]
-    outcome: Outcome
-
-
-def _unchanged(practice: Practice, call: Call, *, replayed: bool = False) -> CallResult:
+def _unchanged(practice: Practice, call: Call, *, replayed: bool = False) -> Applied:
     """Tell what an earlier command decided."""
-    return CallResult(practice, call, [], Outcome(True, "", False, replayed, 0, call))
+    return Applied(practice, call, [], Outcome(True, "", False, replayed, 0, call))
 
 
-def _replay(practice: Practice, call: Call, command: Reserve | RecordUsage) -> CallResult:
+def _replay(practice: Practice, call: Call, command: Reserve | RecordUsage) -> Applied:
     if call.body_hash != body_hash(command):
         raise Refusal("idempotency_conflict")
     return _unchanged(practice, call, replayed=True)
-
-
-def require_amount(amount: int, least: int) -> None:
-    """Refuse what is no amount, is below the least, or is beyond what a command may move."""
-    if type(amount) is not int or not least <= amount <= MAX_COMMAND_NANO_USD:
-        raise Refusal("invalid_amount")
 
 
 def _require_ttl(ttl_ms: int) -> None:
@@ -81,7 +64,7 @@ def _require_ttl(ttl_ms: int) -> None:
         raise Refusal("invalid_ttl")
 
 
-def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int) -> CallResult:
+def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int) -> Applied:
     """Pin credit for one call, or refuse."""
     if call is not None:
         return _replay(practice, call, command)
@@ -110,12 +93,12 @@ def reserve(practice: Practice, call: Call | None, command: Reserve, now_ms: int
     )  # fmt: skip
     draft.next_due_ms = min(draft.next_due_ms, call.due_at_ms)
     draft.next_call_no += 1
-    return CallResult(draft.finish(), call, draft.transfers, Outcome(True, call=call))
+    return Applied(draft.finish(), call, draft.transfers, Outcome(True, call=call))
 
 
 def record_usage(
     practice: Practice, call: Call | None, command: RecordUsage, now_ms: int
-) -> CallResult:
+) -> Applied:
     """Meter a call that was made without a reservation."""
     if call is not None:
         return _replay(practice, call, command)
@@ -143,10 +126,10 @@ def record_usage(
         usage=command.usage, origin=command.origin,
     )  # fmt: skip
     draft.next_call_no += 1
-    return CallResult(draft.finish(), call, draft.transfers, Outcome(True, call=call))
+    return Applied(draft.finish(), call, draft.transfers, Outcome(True, call=call))
 
 
-def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) -> CallResult:
+def settle(practice: Practice, call: Call | None, command: Settle, now_ms: int) -> Applied:
     """End a call with its real cost, also when that comes late."""
     require_amount(command.cost_nano_usd, 0)
     if call is None:
@@ -186,7 +169,7 @@ def end_call(
     ended_by: int,
     cost: int,
     usage: Usage | None = None,
-) -> CallResult:
+) -> Applied:
     """End an open call: unpin, use `cost`, free the rest."""
     now_s = now_ms // 1000
     draft = Draft(practice, now_s)
@@ -210,7 +193,7 @@ def end_call(
         usage=call.usage if usage is None else usage,
         uncovered_nano_usd=uncovered,
     )
-    return CallResult(draft.finish(), ended, draft.transfers, Outcome(True, call=ended))
+    return Applied(draft.finish(), ended, draft.transfers, Outcome(True, call=ended))
 
 
 def _charge_more(draft: Draft, call: Call, allowance: Grant | None, amount: int, code: int) -> int:
@@ -223,7 +206,7 @@ def _charge_more(draft: Draft, call: Call, allowance: Grant | None, amount: int,
     return cover(draft, allowance, amount, call.overage_policy, code)
 
 
-def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s: int) -> CallResult:
+def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s: int) -> Applied:
     """Book the difference between the real cost and what the end of the call charged."""
     draft = Draft(practice, now_s)
     draft.call_no = call.call_no
@@ -248,7 +231,7 @@ def _settle_late(practice: Practice, call: Call, cost: int, usage: Usage, now_s:
         usage=usage,
         uncovered_nano_usd=uncovered,
     )
-    return CallResult(draft.finish(), late, draft.transfers, Outcome(True, call=late))
+    return Applied(draft.finish(), late, draft.transfers, Outcome(True, call=late))
 
 
 def _give_back(draft: Draft, call: Call, amount: int) -> None:
@@ -264,7 +247,7 @@ def _give_back(draft: Draft, call: Call, amount: int) -> None:
         draft.free(grant_no, part)
 
 
-def release(practice: Practice, call: Call | None, command: Release, now_ms: int) -> CallResult:
+def release(practice: Practice, call: Call | None, command: Release, now_ms: int) -> Applied:
     """End a call without cost; after an exception, as its reservation said."""
     if call is None:
         raise Refusal("call_not_found")
@@ -279,7 +262,7 @@ def release(practice: Practice, call: Call | None, command: Release, now_ms: int
     return end_call(practice, call, now_ms, RELEASED, BY_EXCEPTION, 0)
 
 
-def extend(practice: Practice, call: Call | None, command: Extend, now_ms: int) -> CallResult:
+def extend(practice: Practice, call: Call | None, command: Extend, now_ms: int) -> Applied:
     """Give an open call more time, never less, and never more than 24 h in all."""
     _require_ttl(command.ttl_ms)
     if call is None:
@@ -292,10 +275,10 @@ def extend(practice: Practice, call: Call | None, command: Extend, now_ms: int) 
     if until_ms <= call.expires_at_ms:
         return _unchanged(practice, call)
     extended = call._replace(expires_at_ms=until_ms)
-    return CallResult(practice, extended, [], Outcome(True, call=extended))
+    return Applied(practice, extended, [], Outcome(True, call=extended))
 
 
-def expire(practice: Practice, call: Call | None, command: Expire, now_ms: int) -> CallResult:
+def expire(practice: Practice, call: Call | None, command: Expire, now_ms: int) -> Applied:
     """End a call whose time is over, as its reservation said."""
     if call is None:
         raise Refusal("call_not_found")

@@ -6,8 +6,7 @@ Purchases and refunds are in `apply_payments`. See docs/rules.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from guthaben.domain.applied import Applied
 from guthaben.domain.commands import (
     Adjust,
     ExpireGrants,
@@ -18,7 +17,7 @@ from guthaben.domain.commands import (
     SetPolicy,
     body_hash,
 )
-from guthaben.domain.draft import Draft, Refusal
+from guthaben.domain.draft import Draft, Refusal, require_amount
 from guthaben.domain.grants import (
     ALLOWANCE,
     NEVER_S,
@@ -27,7 +26,7 @@ from guthaben.domain.grants import (
     Grant,
     take,
 )
-from guthaben.domain.journal import Account, Code, Transfer
+from guthaben.domain.journal import Account, Code
 from guthaben.domain.money import MAX_COMMAND_NANO_USD
 from guthaben.domain.period import Period
 from guthaben.domain.practice import (
@@ -45,37 +44,21 @@ from guthaben.domain.topup import (
 CLAWED_BACK, ADJUSTED = int(Account.CLAWED_BACK), int(Account.ADJUSTED)
 
 
-class CreditResult(NamedTuple):
-    """State after a command on credit; `new_event` is a row the command added."""
-
-    practice: Practice
-    event: CreditEvent | None
-    transfers: list[Transfer]
-    outcome: Outcome
-    new_event: CreditEvent | None = None
-
-
-def _replay(practice: Practice, known: KeyRecord, command: GrantCredit | Adjust) -> CreditResult:
+def _replay(practice: Practice, known: KeyRecord, command: GrantCredit | Adjust) -> Applied:
     if known.body_hash != body_hash(command):
         raise Refusal("idempotency_conflict")
     outcome = Outcome(True, "", False, True, grant_no=known.grant_no)
-    return CreditResult(practice, None, [], outcome)
+    return Applied(practice, None, [], outcome)
 
 
-def finished(draft: Draft, outcome: Outcome, event: CreditEvent | None = None) -> CreditResult:
+def finished(draft: Draft, outcome: Outcome, event: CreditEvent | None = None) -> Applied:
     """Close a draft that changed nothing but credit."""
-    return CreditResult(draft.finish(), event, draft.transfers, outcome)
-
-
-def require_amount(amount: int, least: int) -> None:
-    """Refuse what is no integer within the limits of a command."""
-    if type(amount) is not int or not least <= amount <= MAX_COMMAND_NANO_USD:
-        raise Refusal("invalid_amount")
+    return Applied(draft.finish(), event, draft.transfers, outcome)
 
 
 def grant_credit(
     practice: Practice, known: KeyRecord | None, command: GrantCredit, now_s: int
-) -> CreditResult:
+) -> Applied:
     """Give a lot of credit."""
     if known is not None:
         return _replay(practice, known, command)
@@ -96,9 +79,7 @@ def grant_credit(
     return finished(draft, Outcome(True, grant_no=grant.grant_no))
 
 
-def adjust(
-    practice: Practice, known: KeyRecord | None, command: Adjust, now_s: int
-) -> CreditResult:
+def adjust(practice: Practice, known: KeyRecord | None, command: Adjust, now_s: int) -> Applied:
     """Correct a balance by hand; the adjustment is a credit event of its own."""
     if known is not None:
         return _replay(practice, known, command)
@@ -122,7 +103,7 @@ def adjust(
     )  # fmt: skip
     after = draft.finish(next_event_no=practice.next_event_no + 1)
     outcome = Outcome(True, grant_no=grant_no, event=event)
-    return CreditResult(after, None, draft.transfers, outcome, event)
+    return Applied(after, None, draft.transfers, outcome, event)
 
 
 def take_back(draft: Draft, usable: list[Grant], amount: int, target: int, code: int) -> None:
@@ -133,7 +114,7 @@ def take_back(draft: Draft, usable: list[Grant], amount: int, target: int, code:
         draft.owe(missing, target, code)
 
 
-def expire_grants(practice: Practice, command: ExpireGrants, now_s: int) -> CreditResult:
+def expire_grants(practice: Practice, command: ExpireGrants, now_s: int) -> Applied:
     """Book the free rest of every expired promotional or paid grant."""
     draft = Draft(practice, now_s)
     next_due_ms = command.next_call_due_ms
@@ -150,7 +131,7 @@ def expire_grants(practice: Practice, command: ExpireGrants, now_s: int) -> Cred
     return finished(draft, Outcome(True, applied=bool(draft.transfers)))
 
 
-def set_license(practice: Practice, command: SetLicense, now_s: int) -> CreditResult:
+def set_license(practice: Practice, command: SetLicense, now_s: int) -> Applied:
     """Tell the licence; an upgrade grants the difference at once, a downgrade acts next period."""
     if command.period_end_s <= command.period_start_s:
         raise Refusal("invalid_period")
@@ -170,7 +151,7 @@ def set_license(practice: Practice, command: SetLicense, now_s: int) -> CreditRe
         license_ends_at_s=command.ends_at_s,
     )
     outcome = Outcome(True, applied=after != practice)
-    return CreditResult(after, None, draft.transfers, outcome)
+    return Applied(after, None, draft.transfers, outcome)
 
 
 def _align_allowance(draft: Draft, command: SetLicense) -> None:
@@ -191,8 +172,8 @@ def _align_allowance(draft: Draft, command: SetLicense) -> None:
     )
 
 
-def set_policy(practice: Practice, command: SetPolicy) -> CreditResult:
+def set_policy(practice: Practice, command: SetPolicy) -> Applied:
     """Change how the practice is treated."""
     changes = {name: value for name, value in command._asdict().items() if value is not None}
     after = practice._replace(**changes)
-    return CreditResult(after, None, [], Outcome(True, applied=after != practice))
+    return Applied(after, None, [], Outcome(True, applied=after != practice))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from guthaben.domain.apply_calls import SETTLE, CallResult, end_call, merged, require_amount
+from guthaben.domain.applied import Applied
+from guthaben.domain.apply_calls import SETTLE, end_call, merged
 from guthaben.domain.calls import (
     BY_CALLER,
     EXPIRED,
@@ -31,7 +32,7 @@ from guthaben.domain.commands import (
     StepKind,
     body_hash,
 )
-from guthaben.domain.draft import Draft, Refusal
+from guthaben.domain.draft import Draft, Refusal, require_amount
 from guthaben.domain.leases import cover, denial
 from guthaben.domain.practice import ACTIVE, CLOSED, FROZEN, Practice, current_period
 
@@ -47,12 +48,12 @@ class LeaseSubject(NamedTuple):
     """The key of a dry run has begun a lease already."""
 
 
-def _replayed(practice: Practice, subject: LeaseSubject, command: LeaseCommand) -> CallResult:
+def _replayed(practice: Practice, subject: LeaseSubject, command: LeaseCommand) -> Applied:
     step = subject.step
     if subject.is_taken or step is None or step.body_hash != body_hash(command):
         raise Refusal("idempotency_conflict")
     outcome = Outcome(True, applied=False, replayed=True, call=subject.call, step=step)
-    return CallResult(practice, subject.call, [], outcome)
+    return Applied(practice, subject.call, [], outcome)
 
 
 def _open_call(practice: Practice, call: Call | None, now_ms: int, until_ms: int) -> Call:
@@ -75,9 +76,7 @@ def _step(
     return Step(int(kind), command.key, body_hash(command), call_no, now_ms, number, told)
 
 
-def commit(
-    practice: Practice, subject: LeaseSubject, command: LeaseCommit, now_ms: int
-) -> CallResult:
+def commit(practice: Practice, subject: LeaseSubject, command: LeaseCommit, now_ms: int) -> Applied:
     """End a lease with its real cost, as its overage policy says."""
     if subject.step is not None:
         return _replayed(practice, subject, command)
@@ -105,12 +104,12 @@ def commit(
         usage=merged(call.usage, command.usage),
     )
     step = _step(command, StepKind.COMMIT, now_ms, call.call_no)
-    return CallResult(draft.finish(), ended, draft.transfers, Outcome(True, call=ended, step=step))
+    return Applied(draft.finish(), ended, draft.transfers, Outcome(True, call=ended, step=step))
 
 
 def release(
     practice: Practice, subject: LeaseSubject, command: LeaseRelease, now_ms: int
-) -> CallResult:
+) -> Applied:
     """End a lease without cost."""
     if subject.step is not None:
         return _replayed(practice, subject, command)
@@ -121,9 +120,7 @@ def release(
     return ended._replace(outcome=ended.outcome._replace(step=step))
 
 
-def extend(
-    practice: Practice, subject: LeaseSubject, command: LeaseExtend, now_ms: int
-) -> CallResult:
+def extend(practice: Practice, subject: LeaseSubject, command: LeaseExtend, now_ms: int) -> Applied:
     """Give a lease more time from where it ends; at most 24 h after it began."""
     if subject.step is not None:
         return _replayed(practice, subject, command)
@@ -134,10 +131,10 @@ def extend(
         raise Refusal("lifetime_exceeded")
     extended = call._replace(expires_at_ms=until_ms)
     step = _step(command, StepKind.EXTEND, now_ms, call.call_no, until_ms)
-    return CallResult(practice, extended, [], Outcome(True, call=extended, step=step))
+    return Applied(practice, extended, [], Outcome(True, call=extended, step=step))
 
 
-def ask(practice: Practice, subject: LeaseSubject, command: LeaseAsk, now_ms: int) -> CallResult:
+def ask(practice: Practice, subject: LeaseSubject, command: LeaseAsk, now_ms: int) -> Applied:
     """Answer whether an amount could be reserved now; the step tells why not."""
     if subject.step is not None or subject.is_taken:
         return _replayed(practice, subject, command)
@@ -151,4 +148,4 @@ def ask(practice: Practice, subject: LeaseSubject, command: LeaseAsk, now_ms: in
         reason, left = denial(draft, allowance, command.amount_nano_usd)
     step = _step(command, StepKind(command.operation), now_ms, 0)._replace(told=reason)
     outcome = Outcome(True, available_nano_usd=left, step=step)
-    return CallResult(practice, None, [], outcome)
+    return Applied(practice, None, [], outcome)

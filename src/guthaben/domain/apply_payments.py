@@ -6,7 +6,8 @@ payment. An attempt is recorded before anybody charges. A refusal is raised and 
 
 from __future__ import annotations
 
-from guthaben.domain.apply_credit import CreditResult, finished, require_amount, take_back
+from guthaben.domain.applied import Applied
+from guthaben.domain.apply_credit import finished, take_back
 from guthaben.domain.commands import (
     CloseEvent,
     Fulfil,
@@ -15,7 +16,7 @@ from guthaben.domain.commands import (
     Outcome,
     TakeCredit,
 )
-from guthaben.domain.draft import Draft, Refusal
+from guthaben.domain.draft import Draft, Refusal, require_amount
 from guthaben.domain.grants import NEVER_S, PAID, PROMOTIONAL, burn_down
 from guthaben.domain.journal import Account, Code
 from guthaben.domain.money import is_amount
@@ -34,21 +35,19 @@ from guthaben.domain.topup import (
 CLAWED_BACK = int(Account.CLAWED_BACK)
 
 
-def open_event(practice: Practice, command: OpenEvent) -> CreditResult:
+def open_event(practice: Practice, command: OpenEvent) -> Applied:
     """Number a purchase, an attempt or a plain record, and keep it."""
     event = command.event._replace(event_no=practice.next_event_no)
     after = practice._replace(next_event_no=practice.next_event_no + 1)
-    return CreditResult(after, None, [], Outcome(True, event=event), event)
+    return Applied(after, None, [], Outcome(True, event=event), event)
 
 
-def fulfil(
-    practice: Practice, event: CreditEvent | None, command: Fulfil, now_s: int
-) -> CreditResult:
+def fulfil(practice: Practice, event: CreditEvent | None, command: Fulfil, now_s: int) -> Applied:
     """Turn a succeeded payment into a grant, once for ever; also for a closed practice."""
     if event is None:
         raise Refusal("event_not_found")
     if event.status == SUCCEEDED:
-        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+        return Applied(practice, event, [], Outcome(True, applied=False, event=event))
     credible = is_amount(event.amount_nano_usd, 0) and is_amount(event.bonus_nano_usd, 0)
     if not credible or not may_move(event.status, SUCCEEDED):
         raise Refusal("cannot_fulfil")
@@ -82,13 +81,13 @@ def fulfil(
     return finished(draft, Outcome(True, grant_no=grant_no, event=done), done)
 
 
-def close_event(practice: Practice, event: CreditEvent | None, command: CloseEvent) -> CreditResult:
+def close_event(practice: Practice, event: CreditEvent | None, command: CloseEvent) -> Applied:
     """Move a purchase or attempt that gave no credit to another status; the first answer stands."""
     if event is None:
         raise Refusal("event_not_found")
     named = event.status == command.status and _names_more(event, command)
     if not named and not may_move(event.status, command.status):
-        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+        return Applied(practice, event, [], Outcome(True, applied=False, event=event))
     moved = event._replace(
         status=command.status,
         event_type=command.event_type or event.event_type,
@@ -99,7 +98,7 @@ def close_event(practice: Practice, event: CreditEvent | None, command: CloseEve
         verdict=command.verdict or event.verdict,
         open_minor=command.open_minor,
     )
-    return CreditResult(practice, moved, [], Outcome(True, event=moved))
+    return Applied(practice, moved, [], Outcome(True, event=moved))
 
 
 def _names_more(event: CreditEvent, command: CloseEvent) -> bool:
@@ -112,7 +111,7 @@ def _names_more(event: CreditEvent, command: CloseEvent) -> bool:
 
 def net_payment(
     practice: Practice, event: CreditEvent | None, command: NetPayment, now_s: int
-) -> CreditResult:
+) -> Applied:
     """Bring the credit of one payment in line with the money that is left of it."""
     if event is None:
         raise Refusal("event_not_found")
@@ -128,7 +127,7 @@ def net_payment(
     if paid == 0 and bonus == 0:
         # Too little money for a nano-dollar of credit has moved; what is left is noted too.
         same = event if net == event.net_minor else event._replace(net_minor=net)
-        return CreditResult(practice, same, [], Outcome(True, applied=False, event=same))
+        return Applied(practice, same, [], Outcome(True, applied=False, event=same))
     done = event._replace(
         clawed_back_nano_usd=event.clawed_back_nano_usd + paid,
         bonus_clawed_back_nano_usd=event.bonus_clawed_back_nano_usd + bonus,
@@ -137,7 +136,7 @@ def net_payment(
     record = _refund_record(practice, event, done, command.event_type, now_s)
     after = draft.finish(next_event_no=practice.next_event_no + 1)
     outcome = Outcome(True, event=done, amount_nano_usd=-(paid + bonus))
-    return CreditResult(after, done, draft.transfers, outcome, record)
+    return Applied(after, done, draft.transfers, outcome, record)
 
 
 def _net_one(
@@ -173,7 +172,7 @@ def _refund_record(
     )  # fmt: skip
 
 
-def take_credit(practice: Practice, command: TakeCredit, now_s: int) -> CreditResult:
+def take_credit(practice: Practice, command: TakeCredit, now_s: int) -> Applied:
     """Take back credit for a refund that is told only by its amount."""
     amount = -command.event.amount_nano_usd
     require_amount(amount, 1)
@@ -183,4 +182,4 @@ def take_credit(practice: Practice, command: TakeCredit, now_s: int) -> CreditRe
     paid = [grant for grant in draft.bought() if grant.kind == PAID]
     take_back(draft, paid, amount, CLAWED_BACK, Code.CLAWBACK)
     after = draft.finish(next_event_no=practice.next_event_no + 1)
-    return CreditResult(after, None, draft.transfers, Outcome(True, event=event), event)
+    return Applied(after, None, draft.transfers, Outcome(True, event=event), event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from guthaben.domain.apply_credit import CreditResult
+from guthaben.domain.applied import Applied
 from guthaben.domain.auto_topup import (
     AutoTopup,
     Decision,
@@ -30,7 +30,7 @@ def apply_attempt(
     event: CreditEvent | None,
     command: ClaimTopup | SendAttempt | ConfirmCancelled,
     now_s: int,
-) -> CreditResult:
+) -> Applied:
     """Apply a command on an automatic charge; each but the claim speaks of a known attempt."""
     if isinstance(command, ClaimTopup):
         return claim_topup(practice, context, command, now_s)
@@ -41,21 +41,19 @@ def apply_attempt(
     return confirm_cancelled(practice, event)
 
 
-def claim_topup(
-    practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int
-) -> CreditResult:
+def claim_topup(practice: Practice, context: AutoTopup, command: ClaimTopup, now_s: int) -> Applied:
     """Decide about an automatic charge and, if it is to be made, record the attempt as pending."""
     context = context._replace(practice_active=practice.status == ACTIVE)
     decision = claim_decision(practice, context, command, now_s)
     if not decision.charges:
         resting = practice._replace(auto_topup_next_s=_next_look(decision, now_s))
         outcome = Outcome(True, decision.reason.value, False)
-        return CreditResult(resting, None, [], outcome)
+        return Applied(resting, None, [], outcome)
     event = _attempt(practice, context, command, now_s)
     after = practice._replace(
         next_event_no=practice.next_event_no + 1, auto_topup_next_s=now_s + _LOOK_AGAIN_S
     )
-    return CreditResult(after, None, [], Outcome(True, event=event), event)
+    return Applied(after, None, [], Outcome(True, event=event), event)
 
 
 _LOOK_AGAIN_S = 30
@@ -114,17 +112,17 @@ def _charge_params(
 
 def send_attempt(
     practice: Practice, event: CreditEvent, command: SendAttempt, now_s: int
-) -> CreditResult:
+) -> Applied:
     """Mark an attempt as leaving us now; one that was sent before, or is over, is not applied."""
     if event.status != PENDING or event.sent_at_s:
-        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+        return Applied(practice, event, [], Outcome(True, applied=False, event=event))
     sent = event._replace(sent_at_s=now_s, livemode=command.livemode)
-    return CreditResult(practice, sent, [], Outcome(True, event=sent))
+    return Applied(practice, sent, [], Outcome(True, event=sent))
 
 
-def confirm_cancelled(practice: Practice, event: CreditEvent) -> CreditResult:
+def confirm_cancelled(practice: Practice, event: CreditEvent) -> Applied:
     """Let the payment of a failed attempt count toward the cap no longer."""
     if not event.open_minor:
-        return CreditResult(practice, event, [], Outcome(True, applied=False, event=event))
+        return Applied(practice, event, [], Outcome(True, applied=False, event=event))
     closed = event._replace(open_minor=0)
-    return CreditResult(practice, closed, [], Outcome(True, event=closed))
+    return Applied(practice, closed, [], Outcome(True, event=closed))

@@ -32,6 +32,8 @@ Caps = Mapping[str, Cap]
 
 def subjects_of(origin: Origin) -> list[str]:
     """Give the subjects that a call of this origin counts for."""
+    if not (origin.api_key_id or origin.device_id):
+        return []
     named = (("key", origin.api_key_id), ("device", origin.device_id))
     return [f"{kind}:{name}" for kind, name in named if name]
 

@@ -338,27 +338,29 @@ def body_hash(command: KeyedCommand) -> int:
     asked for again, though the API key was exchanged for a newer one in between. Nor is whether a
     refusal would be the last.
     """
+    kind = type(command)
+    defaults = _defaults(kind)
+    needed = len(command) - len(defaults)
+    # Most callers leave all that they may leave: asked at once, and not field by field.
+    said = command[1:needed] if command[needed:] == defaults else _said(command)
+    digest = sha256(repr((kind.__name__, *said)).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _said(command: KeyedCommand) -> tuple[object, ...]:
+    """Give what a command says besides its key and what is no part of its identity."""
     if type(command) is Reserve and command.is_tentative:
         command = command._replace(is_tentative=False)
     if isinstance(command, Reserve | RecordUsage | LeaseAsk) and command.origin.api_key_id:
         command = command._replace(origin=command.origin._replace(api_key_id=""))
-    body = tuple(command)
-    end = len(body)
-    defaults = _DEFAULTS.get(type(command))
-    for default in _trailing_defaults(type(command)) if defaults is None else defaults:
-        if body[end - 1] != default:
+    end = len(command)
+    for default in reversed(_defaults(type(command))):
+        if command[end - 1] != default:
             break
         end -= 1
-    digest = sha256(repr((type(command).__name__, *body[1:end])).encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+    return command[1:end]
 
 
-def _trailing_defaults(kind: type[KeyedCommand]) -> tuple[object, ...]:
-    """List the defaults of a kind of command, its last field's first."""
-    defaults = kind._field_defaults
-    return tuple(defaults[name] for name in reversed(kind._fields) if name in defaults)
-
-
-_DEFAULTS: dict[type[KeyedCommand], tuple[object, ...]] = {
-    kind: _trailing_defaults(kind) for kind in (Reserve, RecordUsage, GrantCredit, Adjust)
-}
+def _defaults(kind: type[KeyedCommand]) -> tuple[object, ...]:
+    """List the defaults of a kind's last fields, in their order."""
+    return tuple(kind._field_defaults.values())

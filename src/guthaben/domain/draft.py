@@ -11,14 +11,15 @@ from typing import Any
 from guthaben.domain.calls import Call
 from guthaben.domain.commands import Outcome
 from guthaben.domain.grants import ALLOWANCE, NEVER_S, Grant, Slice, burn_down, take
-from guthaben.domain.journal import Account, Code, Transfer, link
-from guthaben.domain.money import MAX_BALANCE_NANO_USD
+from guthaben.domain.journal import CREDIT_ACCOUNTS, Account, Code, Transfer, link
+from guthaben.domain.money import MAX_BALANCE_NANO_USD, MAX_COMMAND_NANO_USD
 from guthaben.domain.period import Period
 from guthaben.domain.practice import Overrun, Practice, allowance_grant, allowance_of
 
 DEBT = int(Account.DEBT)
 USED = int(Account.USED)
 EXPIRED = int(Account.EXPIRED)
+_CREDIT = frozenset(map(int, CREDIT_ACCOUNTS))
 _SOURCE_OF_KIND = {1: int(Account.INCLUDED), 2: int(Account.GIFTED), 3: int(Account.PURCHASED)}
 _BEHIND_COUNTERS = Practice._fields.index("next_due_ms") + 1
 OVERRUN, _REPAY, _GRANT_EXPIRED = int(Code.OVERRUN), int(Code.REPAY), int(Code.GRANT_EXPIRED)
@@ -32,11 +33,17 @@ class Refusal(Exception):
         self.outcome = Outcome(False, reason, False, False, available_nano_usd)
 
 
+def require_amount(amount: int, least: int) -> None:
+    """Refuse what is no amount, is below the least, or is beyond what a command may move."""
+    if type(amount) is not int or not least <= amount <= MAX_COMMAND_NANO_USD:
+        raise Refusal("invalid_amount")
+
+
 class Draft:
     """The changing copy of a practice that one command works on."""
 
     __slots__ = (
-        "_head", "_seq", "call_no", "debt", "event_no", "grants", "held", "next_call_no",
+        "_gained", "_head", "_seq", "call_no", "debt", "event_no", "grants", "held", "next_call_no",
         "next_due_ms", "next_grant_no", "now_s", "over_limit", "practice", "transfers",
     )  # fmt: skip
 
@@ -53,6 +60,7 @@ class Draft:
         self.transfers: list[Transfer] = []
         self.call_no = 0
         self.event_no = 0
+        self._gained = False
         self._seq = practice.last_seq
         self._head = practice.head
 
@@ -78,6 +86,8 @@ class Draft:
             )
         )  # fmt: skip
         self._seq, self._head = seq, hashed
+        if target in _CREDIT:
+            self._gained = True
 
     def usable(self, allowance: Grant | None) -> list[Grant]:
         """Give the grants a call with this allowance may use now, in burn-down order."""
@@ -213,8 +223,6 @@ class Draft:
 
     def repay(self) -> None:
         """Repay debt from free promotional and paid credit."""
-        if self.debt == 0:
-            return
         slices, missing = take(self.bought(), self.debt)
         self.debt = missing
         self.spend(slices, DEBT, _REPAY)
@@ -231,8 +239,9 @@ class Draft:
 
     def finish(self, **changes: Any) -> Practice:
         """Repay what can be repaid, check the limits, and give the practice after the command."""
-        self.repay()
-        if len(self.grants) > 1 or self.transfers:
+        if self.debt:
+            self.repay()
+        if self._gained:
             total = sum(grant.free_nano_usd + grant.held_nano_usd for grant in self.grants.values())
             if total > MAX_BALANCE_NANO_USD:
                 raise Refusal("balance_limit")

@@ -66,21 +66,27 @@ def day_bounds(time_zone: str, at_s: int) -> tuple[int, int]:
 
 def month_bounds(time_zone: str, at_s: int) -> tuple[int, int]:
     """Give the calendar month that contains `at_s` in a time zone, as `(start_s, end_s)`."""
+    month = calendar_month(time_zone, at_s)
+    return month.start_s, month.end_s
+
+
+def calendar_month(time_zone: str, at_s: int) -> Period:
+    """Give the calendar month that contains `at_s` in a time zone, as nobody's licence's period."""
     hit = _last_month.get(time_zone)
-    if hit is not None and hit[0] <= at_s < hit[1]:
+    if hit is not None and hit.start_s <= at_s < hit.end_s:
         return hit
     local = datetime.fromtimestamp(at_s, zone(time_zone))
-    return _remember(time_zone, local.year, local.month)
+    month = _last_month[time_zone] = _calendar_month(time_zone, local.year, local.month)
+    return month
 
 
-_last_month: dict[str, tuple[int, int]] = {}
+_last_month: dict[str, Period] = {}
 """The month asked for last, per zone: the memo of a pure function."""
 
 
-def _remember(time_zone: str, year: int, month: int) -> tuple[int, int]:
+def _calendar_month(time_zone: str, year: int, month: int) -> Period:
     start = datetime(year, month, 1, tzinfo=zone(time_zone))
     following = (year + month // 12, month % 12 + 1)
     end = datetime(*following, 1, tzinfo=zone(time_zone))
-    bounds = int(start.astimezone(UTC).timestamp()), int(end.astimezone(UTC).timestamp())
-    _last_month[time_zone] = bounds
-    return bounds
+    start_s, end_s = (int(bound.astimezone(UTC).timestamp()) for bound in (start, end))
+    return Period("", start_s, end_s)

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from guthaben.domain.grants import ALLOWANCE, NEVER_S, Grant, burn_down
-from guthaben.domain.period import DEFAULT_TIME_ZONE, Period, month_bounds, rolled
+from guthaben.domain.period import DEFAULT_TIME_ZONE, Period, calendar_month, rolled
 
 
 class Mode(IntEnum):
@@ -97,8 +97,7 @@ def current_period(practice: Practice, now_s: int) -> Period:
     if practice.license_active and now_s < practice.license_ends_at_s:
         start_s, end_s, provisional = rolled(practice.period_start_s, practice.period_end_s, now_s)
         return Period(practice.license, start_s, end_s, practice.allowance_nano_usd, provisional)
-    start_s, end_s = month_bounds(practice.time_zone, now_s)
-    return Period("", start_s, end_s)
+    return calendar_month(practice.time_zone, now_s)
 
 
 def allowance_grant(grants: Mapping[int, Grant], license: str, period_start_s: int) -> Grant | None:

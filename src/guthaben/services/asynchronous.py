@@ -81,14 +81,17 @@ class AsyncGuthaben:
         **options: Unpack[checks.PricedReserveOptions],
     ) -> AsyncCallHandle:
         """Hold credit for one AI call; see `Guthaben.reserve`."""
+        practice_id = checks.practice_id_of(practice_id)
         rest, told, by = priced.split(amount_nano_usd, options)
-        tariff = await self.tariff(practice_id, by.plan)
+        tariff = self.core.tariffs.recall(practice_id, by.plan)
+        if tariff is None:
+            tariff = await self.tariff(practice_id, by.plan)
         by = by.at(tariff)
         if amount_nano_usd is None:
             amount_nano_usd = priced.bound(tariff.book, by, told, self.core.now_ms() // 1000)
         key = self.core.new_key() if key is None else key
         command = requests.reserve_command(amount_nano_usd, key, rest)
-        outcome = await self.execute_or_wait(checks.practice_id_of(practice_id), command)
+        outcome = await self.execute_or_wait(practice_id, command)
         assert outcome.call is not None
         return AsyncCallHandle(self, practice_id, outcome.call, replayed=outcome.replayed, by=by)
 

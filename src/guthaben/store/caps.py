@@ -136,14 +136,15 @@ class CapCounts:
     ) -> int | None:
         """Tell how much the caps leave if a new call is above them, None if it may be made."""
         caps = self._caps(practice) if subjects_of(origin) else NO_CAPS
+        if not caps:
+            return None
         least: int | None = None
-        if caps:
-            day, month = windows(practice.time_zone, now_ms)
-            for subject, cap in capped(caps, origin):
-                place = (practice.practice_no, subject)
-                rest = left(cap, self._used(*place, day), self._used(*place, month))
-                if rest is not None and rest < amount_nano_usd:
-                    least = rest if least is None else min(least, rest)
+        day, month = windows(practice.time_zone, now_ms)
+        for subject, cap in capped(caps, origin):
+            place = (practice.practice_no, subject)
+            rest = left(cap, self._used(*place, day), self._used(*place, month))
+            if rest is not None and rest < amount_nano_usd:
+                least = rest if least is None else min(least, rest)
         return least
 
     def _used(self, practice_no: int, subject: str, window: str) -> int:

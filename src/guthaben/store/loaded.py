@@ -49,14 +49,17 @@ class Loaded:
     def practice(self, practice_id: str) -> Practice:
         """Give the practice as it is now in this transaction; one nobody stored has nothing."""
         found = self.practices.get(practice_id)
-        if found is None:
-            found = self.cache.practices.get(practice_id)
-            if found is None:
-                found = practices.load_practice(self.cursor, practice_id)
-                if found is None:
-                    found = practices.stranger(practice_id)
-            self.practices[practice_id] = self.stored_practices[practice_id] = found
-            self.stored_grants[practice_id] = dict(found.grants)
+        return self._first(practice_id) if found is None else found
+
+    def _first(self, practice_id: str) -> Practice:
+        """Take a practice over from an earlier transaction, or read it."""
+        found = (
+            self.cache.practices.get(practice_id)
+            or practices.load_practice(self.cursor, practice_id)
+            or practices.stranger(practice_id)
+        )
+        self.practices[practice_id] = self.stored_practices[practice_id] = found
+        self.stored_grants[practice_id] = dict(found.grants)
         return found
 
     def call(self, practice_id: str, call_no: int) -> Call | None:

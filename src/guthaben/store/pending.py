@@ -78,19 +78,19 @@ class Pending:
         grants: list[tuple[int, Grant]] = []
         used: list[tuple[int, Grant]] = []
         # New ones in one order, so that two servers who store the same never wait in a circle.
+        loaded = self._loaded
         for practice_id in sorted(self.practices):
-            practice = self._loaded.practices[practice_id]
+            practice = loaded.practices[practice_id]
             if practice.practice_no == 0:
                 number = practices.insert_practice(self._cursor, practice)
                 practice = practice._replace(practice_no=number)
-                self._loaded.practices[practice_id] = practice
+                loaded.practices[practice_id] = practice
             else:
-                before = self._loaded.stored_practices.get(practice_id)
+                before = loaded.stored_practices.get(practice_id)
                 lean = practices.differs_in_counters_only(before, practice)
                 (counted if lean else known).append(practice)
-            self._loaded.stored_practices[practice_id] = practice
-            self._loaded.cache.written.add(practice_id)
-            stored = self._loaded.stored_grants[practice_id]
+            loaded.stored_practices[practice_id] = practice
+            stored = loaded.stored_grants[practice_id]
             for grant_no, grant in practice.grants.items():
                 was = stored.get(grant_no)
                 if was is not grant:
@@ -99,7 +99,8 @@ class Pending:
                     stored[grant_no] = grant
                     if grant.kind == ALLOWANCE:
                         place = (practice_id, grant.license, grant.period_start_s)
-                        self._loaded.cache.no_allowance.discard(place)
+                        loaded.cache.no_allowance.discard(place)
+        loaded.cache.written.update(self.practices)
         if counted:
             practices.update_counters(self._cursor, counted)
         if known:

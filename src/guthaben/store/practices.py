@@ -44,6 +44,7 @@ _UPDATE_PRACTICE = (
 )
 _HOT = Practice._fields[2 : Practice._fields.index("status")]
 _N_HOT = 2 + len(_HOT)
+_GRANTED, _USED = map(Grant._fields.index, ("granted_nano_usd", "period_used_nano_usd"))
 _UPDATE_COUNTERS = (
     f"UPDATE credit_practice SET {', '.join(f'{name} = ?' for name in _HOT)} WHERE practice_no = ?"
 )
@@ -165,19 +166,20 @@ def differs_in_amounts_only(before: Grant | None, after: Grant) -> bool:
     """Tell whether `update_grants` is enough."""
     return (
         before is not None
-        and _is_open(before) == _is_open(after)
-        and before.granted_nano_usd == after.granted_nano_usd
-        and before.period_start_s == after.period_start_s
-        and before.period_end_s == after.period_end_s
-        and before.provisional == after.provisional
+        and before[_GRANTED:_USED] == after[_GRANTED:_USED]
         and before.former_starts == after.former_starts
+        and (after.kind == ALLOWANCE or _has_credit(before) == _has_credit(after))
     )
 
 
 def _is_open(grant: Grant) -> bool:
-    return grant.kind != ALLOWANCE and grant.free_nano_usd + grant.held_nano_usd > 0
+    return grant.kind != ALLOWANCE and _has_credit(grant)
+
+
+def _has_credit(grant: Grant) -> bool:
+    return grant.free_nano_usd + grant.held_nano_usd > 0
 
 
 def is_spent(grant: Grant) -> bool:
     """Tell whether a grant no longer matters to commands that don't name it."""
-    return grant.kind != ALLOWANCE and not _is_open(grant)
+    return grant.kind != ALLOWANCE and not _has_credit(grant)

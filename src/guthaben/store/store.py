@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 from guthaben.domain.commands import Command, Outcome
@@ -55,45 +55,45 @@ class _Waiter:
         return self.answer
 
 
-class _Answer(NamedTuple):
-    future: asyncio.Future[Any]
-    practice_id: str
-    command: Command
-    answer: object
+class _Awaiting:
+    """One awaiting task: takes its answer on the writer's thread."""
+
+    __slots__ = ("_ready", "answer", "command", "future", "loop", "practice_id")
+
+    def __init__(self, ready: _Ready, practice_id: str, command: Command) -> None:
+        self._ready = ready
+        self.practice_id = practice_id
+        self.command = command
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.answer: object = None
+
+    def __call__(self, answer: object) -> None:
+        self.answer = answer
+        self._ready.setdefault(self.loop, []).append(self)
+
+
+_Ready = dict[asyncio.AbstractEventLoop, list[_Awaiting]]
 
 
 class _Wakeups:
     """Answers for tasks, gathered on the writer's thread and handed over once per batch."""
 
     def __init__(self, on_abandoned: Abandoned) -> None:
-        self._ready: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        self.ready: _Ready = {}
         self._on_abandoned = on_abandoned
-
-    def reply_to(
-        self, future: asyncio.Future[Any], practice_id: str, command: Command
-    ) -> Callable[[object], None]:
-        """Make the place for one answer."""
-        loop = future.get_loop()
-
-        def reply(answer: object) -> None:
-            ready = self._ready.setdefault(loop, [])
-            ready.append(_Answer(future, practice_id, command, answer))
-
-        return reply
 
     def hand_over(self) -> None:
         """Wake every loop that has answers."""
-        if not self._ready:
-            return
-        ready, self._ready = self._ready, {}
-        for loop, answers in ready.items():
+        while self.ready:
+            loop, answers = self.ready.popitem()
             try:
                 loop.call_soon_threadsafe(self._resolve, answers)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 for answer in answers:
                     self._abandon(answer)
 
-    def _resolve(self, answers: list[_Answer]) -> None:
+    def _resolve(self, answers: list[_Awaiting]) -> None:
         for item in answers:
             if item.future.done():
                 self._abandon(item)
@@ -102,7 +102,7 @@ class _Wakeups:
             else:
                 item.future.set_result(item.answer)
 
-    def _abandon(self, item: _Answer) -> None:
+    def _abandon(self, item: _Awaiting) -> None:
         try:
             self._on_abandoned(item.practice_id, item.command, item.answer)
         except Exception:
@@ -186,10 +186,9 @@ class Store:
     ) -> asyncio.Future[Outcome]:
         """Apply one command durably; await the outcome on the running event loop."""
         lane = self._lane(practice_id)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        reply = self._wakeups[lane].reply_to(future, practice_id, command)
-        self._writers[lane].submit(Order(practice_id, command, reply, note))
-        return future
+        awaiting = _Awaiting(self._wakeups[lane].ready, practice_id, command)
+        self._writers[lane].submit(Order(practice_id, command, awaiting, note))
+        return awaiting.future
 
     def send(self, practice_id: str, command: Command) -> None:
         """Queue a command whose outcome nobody waits for."""

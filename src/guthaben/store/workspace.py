@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import get_args
 
-from guthaben.domain.apply import Applied, Subject, apply
+from guthaben.domain.applied import Applied
+from guthaben.domain.apply import Subject, apply
 from guthaben.domain.apply_leases import LeaseSubject
 from guthaben.domain.auto_topup import LACK_OF_CREDIT, AutoTopup, below_trigger
 from guthaben.domain.calls import RESERVED, Call, Operation
@@ -17,6 +19,7 @@ from guthaben.domain.commands import (
     OPERATION_OF,
     STEP_OF,
     Adjust,
+    CallCommand,
     ClaimTopup,
     CloseEvent,
     Command,
@@ -59,6 +62,9 @@ __all__ = ["EventNote", "Workspace"]
 _RESERVE = int(Operation.RESERVE)
 _ON_EVENTS = (Fulfil, CloseEvent, NetPayment, SendAttempt, ConfirmCancelled)
 _ENDINGS = frozenset({Settle, Release, Extend, Expire})
+_KEYED = (Reserve, RecordUsage)
+_GIVING = (GrantCredit, Adjust)
+_ON_CALLS = frozenset(get_args(CallCommand))
 _DRY_RUN = int(StepKind.DRY_RUN)
 _SWEEPS = frozenset({Reserve, LeaseCommit, LeaseAsk})
 
@@ -194,11 +200,11 @@ class Workspace:
         return outcome._replace(available_nano_usd=rest, step=told)
 
     def _subject(self, practice_id: str, command: Command) -> Subject:
-        practice = self.practice(practice_id)
+        practice = self._loaded.practice(practice_id)
         kind = type(command)
         if kind in _ENDINGS:
             return self._ending(practice_id, command.call_no)  # type: ignore[union-attr]
-        if isinstance(command, Reserve | RecordUsage):
+        if isinstance(command, _KEYED):
             call = self._loaded.call_by_key(practice, OPERATION_OF[kind], command.key)
             if call is None:
                 period = command.period or current_period(practice, self.now_s)
@@ -206,7 +212,7 @@ class Workspace:
                     practice_id, period.license, period.start_s, period.end_s
                 )
             return call
-        if isinstance(command, GrantCredit | Adjust):
+        if isinstance(command, _GIVING):
             return self._known_key(practice_id, command)
         if isinstance(command, LeaseCommand):
             return self._lease(practice_id, command)
@@ -219,13 +225,14 @@ class Workspace:
         return None
 
     def _ending(self, practice_id: str, call_no: int) -> Call | None:
-        call = self._loaded.call(practice_id, call_no)
+        loaded = self._loaded
+        call = loaded.call(practice_id, call_no)
         if call is not None:
-            now = current_period(self.practice(practice_id), self.now_s)
+            now = current_period(loaded.practices[practice_id], self.now_s)
             same = (now.license, now.start_s) == (call.license, call.period_start_s)
             end_s = now.end_s if same else 0
-            self._loaded.need_allowance(practice_id, call.license, call.period_start_s, end_s)
-            self._loaded.need_grants(practice_id, [piece.grant_no for piece in call.slices])
+            loaded.need_allowance(practice_id, call.license, call.period_start_s, end_s)
+            loaded.need_grants(practice_id, [piece.grant_no for piece in call.slices])
         return call
 
     def _lease(self, practice_id: str, command: LeaseCommand) -> LeaseSubject:
@@ -287,46 +294,54 @@ class Workspace:
         note: EventNote | None,
     ) -> None:
         """Remember what one applied command changed."""
-        if applied.practice is not self._loaded.practices[practice_id]:
-            self._loaded.practices[practice_id] = applied.practice
+        practice, changed, transfers, outcome, _new_event = applied
+        if practice is not self._loaded.practices[practice_id]:
+            self._loaded.practices[practice_id] = practice
             self._pending.practices.add(practice_id)
-        for transfer in applied.transfers:
+        for transfer in transfers:
             self._pending.transfers.append((practice_id, transfer))
-        changed = applied.subject
         known = subject.call if isinstance(subject, LeaseSubject) else subject
-        if changed is not None and changed is not known:
-            if isinstance(changed, Call):
-                before = known if isinstance(known, Call) else None
-                self._caps.note(applied.practice, before, changed)
-                self._keep_call(practice_id, changed, new=known is None)
-                if isinstance(command, Reserve | RecordUsage) and command.told is not None:
+        if isinstance(changed, Call):
+            if changed is not known:
+                self._keep_call(practice, known if isinstance(known, Call) else None, changed)
+                if isinstance(command, _KEYED) and command.told is not None:
                     self._pending.told[practice_id, changed.call_no] = command.told
-            else:
-                self._keep_event(practice_id, changed, command)
-        if applied.new_event is not None:
-            self._loaded.events[practice_id, applied.new_event.event_no] = applied.new_event
-            self._pending.new_events[practice_id, applied.new_event.event_no] = note
-        if applied.outcome.step is not None and applied.outcome.applied:
-            self._keep_step(practice_id, applied.outcome.step)
-        if isinstance(command, GrantCredit | Adjust) and applied.outcome.applied:
-            event_no = applied.new_event.event_no if applied.new_event else 0
-            place = (practice_id, type(command).__name__, command.key)
-            record = KeyRecord(body_hash(command), applied.outcome.grant_no, event_no)
-            self._loaded.money_keys[place] = self._pending.money_keys[place] = record
-        if applied.practice.auto_topup_armed:
-            missing = _missing(applied.practice, command, applied.outcome)
+        elif changed is not None and changed is not known:
+            self._keep_event(practice_id, changed, command)
+        if outcome.step is not None and outcome.applied:
+            self._keep_step(practice_id, outcome.step)
+        if type(command) not in _ON_CALLS:
+            self._keep_money(practice_id, command, applied, note)
+        if practice.auto_topup_armed:
+            missing = _missing(practice, command, outcome)
             self._watched[practice_id] = max(self._watched.get(practice_id, 0), missing)
 
-    def _keep_call(self, practice_id: str, call: Call, *, new: bool) -> None:
+    def _keep_call(self, practice: Practice, before: Call | None, call: Call) -> None:
+        self._caps.note(practice, before, call)
+        practice_id = practice.practice_id
         place = (practice_id, call.call_no)
         self._loaded.calls[place] = call
         # A call changes with its practice's row: whoever kept states of it notices.
         self._pending.practices.add(practice_id)
-        if new:
+        if before is None:
             self._pending.new_calls.add(place)
             self._loaded.call_keys[practice_id, call.operation, call.key] = call.call_no
         elif place not in self._pending.new_calls:
             self._pending.changed_calls.add(place)
+
+    def _keep_money(
+        self, practice_id: str, command: Command, applied: Applied, note: EventNote | None
+    ) -> None:
+        """Remember a credit event that a command added, and the key of a command on credit."""
+        event, event_no = applied.new_event, 0
+        if event is not None:
+            event_no = event.event_no
+            self._loaded.events[practice_id, event_no] = event
+            self._pending.new_events[practice_id, event_no] = note
+        if isinstance(command, _GIVING) and applied.outcome.applied:
+            place = (practice_id, type(command).__name__, command.key)
+            record = KeyRecord(body_hash(command), applied.outcome.grant_no, event_no)
+            self._loaded.money_keys[place] = self._pending.money_keys[place] = record
 
     def _keep_step(self, practice_id: str, step: Step) -> None:
         self._loaded.steps[practice_id, step.kind, step.key] = step
