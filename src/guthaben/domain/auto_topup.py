@@ -26,10 +26,6 @@ BACK_OFF_S: Final = {
     Verdict.LATER: (86_400, 3 * 86_400),
 }
 """How long to wait after the first and the second failure of a need."""
-LACK_OF_CREDIT: Final = frozenset(
-    {"insufficient_credit", "debt_outstanding", "over_limit", "overdraft_limit"}
-)
-"""The reasons of a refused call that credit would have prevented."""
 PAUSE, RETRY = "pause", "retry"
 
 

@@ -13,7 +13,7 @@ from typing import get_args
 from guthaben.domain.applied import Applied
 from guthaben.domain.apply import Subject, apply
 from guthaben.domain.apply_leases import LeaseSubject
-from guthaben.domain.auto_topup import LACK_OF_CREDIT, AutoTopup, below_trigger
+from guthaben.domain.auto_topup import AutoTopup, below_trigger
 from guthaben.domain.calls import RESERVED, Call, Operation
 from guthaben.domain.commands import (
     OPERATION_OF,
@@ -48,6 +48,7 @@ from guthaben.domain.commands import (
 from guthaben.domain.grants import ALLOWANCE
 from guthaben.domain.period import month_of
 from guthaben.domain.practice import ACTIVE, NEVER_MS, Practice, balance_of, current_period
+from guthaben.domain.shortfall import shortfall_nano_usd
 from guthaben.domain.topup import CreditEvent
 from guthaben.store import attempts, calls, topups
 from guthaben.store.cache import Cache
@@ -72,20 +73,6 @@ _SWEEPS = frozenset({Reserve, LeaseCommit, LeaseAsk})
 def new_topup_id() -> str:
     """Make the public id of a top-up: 96 random bits."""
     return "tu_" + secrets.token_hex(12)
-
-
-def _missing(practice: Practice, command: Command, outcome: Outcome) -> int:
-    """Tell how much credit a refused call lacked; what is bought repays debt first."""
-    if outcome.ok or outcome.reason not in LACK_OF_CREDIT:
-        return 0
-    if isinstance(command, Reserve):
-        # What remains for a lease is told less the debt already.
-        owed = 0 if command.overage_policy else practice.debt_nano_usd
-        missing = command.amount_nano_usd - outcome.available_nano_usd + owed
-        return 0 if command.is_tentative else max(1, missing)
-    if isinstance(command, RecordUsage):
-        return max(1, command.cost_nano_usd - outcome.available_nano_usd)
-    return int(isinstance(command, LeaseCommit))
 
 
 class Workspace:
@@ -313,7 +300,7 @@ class Workspace:
         if type(command) not in _ON_CALLS:
             self._keep_money(practice_id, command, applied, note)
         if practice.auto_topup_armed:
-            missing = _missing(practice, command, outcome)
+            missing = shortfall_nano_usd(practice, command, outcome)
             self._watched[practice_id] = max(self._watched.get(practice_id, 0), missing)
 
     def _keep_call(self, practice: Practice, before: Call | None, call: Call) -> None:

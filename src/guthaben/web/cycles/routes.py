@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from guthaben.domain.auto_topup import LACK_OF_CREDIT
 from guthaben.domain.calls import LEVELS, NO_USAGE, Call, Origin, Told, Usage
 from guthaben.domain.commands import (
     Command,
@@ -27,6 +26,7 @@ from guthaben.domain.commands import (
     StepKind,
 )
 from guthaben.domain.money import NANO_PER_MICROCENT
+from guthaben.domain.shortfall import LACK_OF_CREDIT
 from guthaben.services.api_keys import Credential
 from guthaben.services.cycles import Cycles, Owner, call_key, status_of
 from guthaben.web.cycles import answers, bodies, described, listing
