@@ -119,14 +119,14 @@ def cancel_on_answer(
     house: House, monkeypatch: pytest.MonkeyPatch, target: Callable[[], asyncio.Task[Any]]
 ) -> None:
     """Cancel a task in the very turn of the loop in which its answer came."""
-    (wakeups,) = house.store._wakeups
-    real = wakeups._resolve
+    (tasks,) = house.store._tasks
+    real = tasks._resolve
 
     def resolve(answers: Any) -> None:
         real(answers)
         target().cancel()
 
-    monkeypatch.setattr(wakeups, "_resolve", resolve)
+    monkeypatch.setattr(tasks, "_resolve", resolve)
 
 
 async def test_a_task_cancelled_after_its_answer_and_before_it_heard_leaves_no_hold(

@@ -43,15 +43,16 @@ class InlineWriter(Writer):
     def _begin_work(self) -> None:
         return None
 
-    def submit(self, order: Order | Job) -> None:
-        if self.closed:
-            raise StoreUnavailable("this Guthaben is closed; open it again")
+    def submit(self, *orders: Order | Job) -> None:
         yard = self.server.world.yard
-        yard.point("before a transaction")
-        self._work([order])
-        if self._after_batch is not None:
-            self._after_batch()
-        yard.point("after a transaction")
+        for order in orders:
+            if self.closed:
+                raise StoreUnavailable("this Guthaben is closed; open it again")
+            yard.point("before a transaction")
+            self._work([order])
+            if self._after_batch is not None:
+                self._after_batch()
+            yard.point("after a transaction")
 
     def do_now(self, order: Order) -> bool:
         self.submit(order)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from guthaben.domain.commands import Reserve
+from guthaben.domain.commands import GrantCredit, Release, Reserve, Settle
+from guthaben.domain.grants import PAID
 from guthaben.errors import StoreUnavailable
 from guthaben.services.asynchronous import AsyncGuthaben
 from guthaben.store.store import Store
 from guthaben.store.workspace import Workspace
-from guthaben.store.writer import Job
+from guthaben.store.writer import Job, Order
 from tests.store.bank import free, held, hold, pay, problems, rows, url
 
 
@@ -106,6 +107,91 @@ async def test_a_cancelled_task_inside_the_block_ends_its_call_as_fixed(
     await settled_down(credit)
     found = {call.key: (call.status, call.cost_nano_usd) for call in await credit.calls("p")}
     assert found == {"release": ("released", 0), "charge": ("settled", 10), "keep": ("reserved", 0)}
+
+
+async def in_company(credit: AsyncGuthaben) -> Store:
+    """Let commands come together, so that the next ones wait for each other."""
+    store = credit.core.store
+    busy = Busy(store)
+    crowd = [asyncio.ensure_future(credit.grant("p", 1, key=f"crowd-{n}")) for n in range(3)]
+    await asyncio.sleep(0.01)
+    busy.end()
+    await asyncio.gather(*crowd)
+    assert store._writers[0].has_company
+    return store
+
+
+async def test_what_a_crowd_asks_in_one_turn_is_one_batch(
+    credit: AsyncGuthaben, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await credit.reserve("p", 1)  # the first one asks for prices
+    store = await in_company(credit)
+    (writer,) = store._writers
+    sizes: list[int] = []
+    real = writer._commands
+
+    def counted(orders: list[Order]) -> None:
+        sizes.append(len(orders))
+        real(orders)
+
+    monkeypatch.setattr(writer, "_commands", counted)
+    calls = await asyncio.gather(*(credit.reserve("p", 1, key=f"k{n}") for n in range(20)))
+    await asyncio.gather(*(call.settle(1) for call in calls))
+    assert sizes == [20, 20]
+    assert (await credit.verify()).ok
+
+
+async def test_who_asks_alone_does_not_wait_for_the_end_of_the_turn(
+    credit: AsyncGuthaben,
+) -> None:
+    store = credit.core.store
+    (writer,) = store._writers
+    busy = Busy(store)
+    assert not writer.has_company
+    asked = store.execute_soon("p", Reserve("k", 1))
+    assert writer._queue.qsize() == 1
+    busy.end()
+    assert (await asked).ok
+
+
+async def test_closing_does_first_what_was_asked_in_the_same_turn(credit: AsyncGuthaben) -> None:
+    store = await in_company(credit)
+    asked = store.execute_soon("p", Reserve("k", 1))
+    assert store._writers[0]._queue.empty()
+    store.close()
+    assert (await asked).ok
+
+
+@pytest.mark.parametrize("company", [1, 2])
+async def test_what_is_asked_after_closing_is_refused(credit: AsyncGuthaben, company: int) -> None:
+    store = credit.core.store
+    store.close()
+    store._writers[0]._last_batch = company
+
+    async def ask(key: str) -> None:
+        await store.execute_soon("p", Reserve(key, 1))
+
+    told = await asyncio.wait_for(asyncio.gather(ask("a"), ask("b"), return_exceptions=True), 20)
+    assert [type(one) for one in told] == [StoreUnavailable] * 2
+    assert all("closed" in str(one) for one in told)
+
+
+async def test_what_is_sent_stays_behind_what_was_asked(credit: AsyncGuthaben) -> None:
+    call = (await credit.reserve("p", 10, key="k"))._call
+    store = await in_company(credit)
+    settled = store.execute_soon("p", Settle(call.call_no, 4))
+    store.send("p", Release(call.call_no))
+    assert (await settled).applied
+    await settled_down(credit)
+    assert [found.status for found in await credit.calls("p")] == ["settled"]
+
+
+async def test_the_order_of_asking_outlasts_the_company(credit: AsyncGuthaben) -> None:
+    store = await in_company(credit)
+    first = store.execute_soon("p", GrantCredit("same", PAID, 5))
+    store._writers[0]._last_batch = 1
+    second = store.execute_soon("p", GrantCredit("same", PAID, 5))
+    assert [(await one).replayed for one in (first, second)] == [False, True]
 
 
 def test_closing_after_the_loop_is_gone_ends(path: Path) -> None:

@@ -1,7 +1,7 @@
 """The store of one database in one process: commands through the writer, questions beside it.
 
 Law: callers wait for durability, never for each other's mistakes. Threads block on a lock of their
-own; tasks of one event loop are woken together, once per batch. A fork opens anew.
+own; tasks of one event loop ask and are answered together (`tasks`). A fork opens anew.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ from guthaben.store.copying import Copied, are_alike, copy
 from guthaben.store.database import open_database
 from guthaben.store.forks import process
 from guthaben.store.session import Cursor, Grown
+from guthaben.store.tasks import Abandoned, Tasks
 from guthaben.store.verify import Problem, Verification, verify
 from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
 T = TypeVar("T")
 log = logging.getLogger("guthaben.store")
-
-
-Abandoned = Callable[[str, Command, object], None]
-"""Hears of an answer that nobody waits for any more: practice, command, answer."""
 
 
 class _Waiter:
@@ -53,60 +50,6 @@ class _Waiter:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
-
-
-class _Awaiting:
-    """One awaiting task: takes its answer on the writer's thread."""
-
-    __slots__ = ("_ready", "answer", "command", "future", "loop", "practice_id")
-
-    def __init__(self, ready: _Ready, practice_id: str, command: Command) -> None:
-        self._ready = ready
-        self.practice_id = practice_id
-        self.command = command
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.answer: object = None
-
-    def __call__(self, answer: object) -> None:
-        self.answer = answer
-        self._ready.setdefault(self.loop, []).append(self)
-
-
-_Ready = dict[asyncio.AbstractEventLoop, list[_Awaiting]]
-
-
-class _Wakeups:
-    """Answers for tasks, gathered on the writer's thread and handed over once per batch."""
-
-    def __init__(self, on_abandoned: Abandoned) -> None:
-        self.ready: _Ready = {}
-        self._on_abandoned = on_abandoned
-
-    def hand_over(self) -> None:
-        """Wake every loop that has answers."""
-        while self.ready:
-            loop, answers = self.ready.popitem()
-            try:
-                loop.call_soon_threadsafe(self._resolve, answers)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                for answer in answers:
-                    self._abandon(answer)
-
-    def _resolve(self, answers: list[_Awaiting]) -> None:
-        for item in answers:
-            if item.future.done():
-                self._abandon(item)
-            elif isinstance(item.answer, BaseException):
-                item.future.set_exception(item.answer)
-            else:
-                item.future.set_result(item.answer)
-
-    def _abandon(self, item: _Awaiting) -> None:
-        try:
-            self._on_abandoned(item.practice_id, item.command, item.answer)
-        except Exception:
-            log.exception("an abandoned reservation was not released; it will expire")
 
 
 class Store:
@@ -132,21 +75,21 @@ class Store:
     def _start(self) -> None:
         self._pid = process()
         self._database = open_database(self.url)
-        self._wakeups = [_Wakeups(self._on_abandoned) for _lane in range(self._database.lanes)]
-        self._writers = [self._writer_of_a_lane(wakeups) for wakeups in self._wakeups]
+        self._tasks = [Tasks(self._on_abandoned) for _lane in range(self._database.lanes)]
+        self._writers = [self._writer_of_a_lane(tasks) for tasks in self._tasks]
 
     @property
     def name(self) -> str:
         """What to call the database in messages."""
         return self._database.name
 
-    def _writer_of_a_lane(self, wakeups: _Wakeups) -> Writer:
+    def _writer_of_a_lane(self, tasks: Tasks) -> Writer:
         return Writer(
             self._database.session(lambda: self.clock_ms() // 1000),
             clock_ms=self.clock_ms,
             on_claim=self._on_claim,
             may_claim=self._may_claim,
-            after_batch=wakeups.hand_over,
+            after_batch=tasks.wake,
         )
 
     def _lane(self, practice_id: str) -> int:
@@ -186,13 +129,12 @@ class Store:
     ) -> asyncio.Future[Outcome]:
         """Apply one command durably; await the outcome on the running event loop."""
         lane = self._lane(practice_id)
-        awaiting = _Awaiting(self._wakeups[lane].ready, practice_id, command)
-        self._writers[lane].submit(Order(practice_id, command, awaiting, note))
-        return awaiting.future
+        return self._tasks[lane].ask(self._writers[lane], practice_id, command, note)
 
     def send(self, practice_id: str, command: Command) -> None:
-        """Queue a command whose outcome nobody waits for."""
+        """Queue a command whose outcome nobody waits for, behind what tasks asked before."""
         lane = self._lane(practice_id)
+        self._tasks[lane].hand_in(self._writers[lane])
         self._writers[lane].submit(Order(practice_id, command, lambda _answer: None))
 
     def run(self, work: Callable[[Workspace], T], practice_id: str = "") -> T:
@@ -279,7 +221,8 @@ class Store:
         """Finish what is queued and close. Idempotent."""
         # The readers first: SQLite tidies its log up when the writer is the last to go.
         self._database.close()
-        for writer in self._writers:
+        for tasks, writer in zip(self._tasks, self._writers, strict=True):
+            tasks.hand_in(writer)
             writer.close()
 
 

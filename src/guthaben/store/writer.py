@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ from guthaben.store.workspace import EventNote, Workspace
 
 log = logging.getLogger("guthaben.writer")
 
-MAX_BATCH = 512
+ENOUGH = 512
+"""Behind so many no more is gathered for a batch."""
 _MOST_CONFLICTS = 12
 _MOST_APART_S = 3.0
 
@@ -75,7 +76,8 @@ class Writer:
         self._on_claim = on_claim
         self._may_claim = may_claim
         self._after_batch = after_batch
-        self._queue: SimpleQueue[Order | Job | _Stop] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[Order | Job | _Stop]] = SimpleQueue()
+        """What was submitted together lies together."""
         self._gate = threading.Lock()
         """Held while something is queued, so that nothing is queued behind the end."""
         self._work_lock = threading.Lock()
@@ -100,14 +102,20 @@ class Writer:
         """Whether nothing more is taken."""
         return self._closed
 
-    def submit(self, order: Order | Job) -> None:
-        """Queue a command or a job; returns at once. Raises `StoreUnavailable` when closed."""
+    @property
+    def has_company(self) -> bool:
+        """Whether commands came together last time, so that they may wait for each other."""
+        return self._last_batch > 1
+
+    def submit(self, *orders: Order | Job) -> None:
+        """Queue commands or jobs; returns at once. Raises `StoreUnavailable` when closed."""
         if self._pid != process():
             raise StoreUnavailable("a forked process must open its own Guthaben")
         with self._gate:
             if self._closed:
                 raise StoreUnavailable("this Guthaben is closed; open it again")
-            self._queue.put(order)
+            for start in range(0, len(orders), ENOUGH):
+                self._queue.put(orders[start : start + ENOUGH])
 
     def do_now(self, order: Order) -> bool:
         """Do a lone command on its caller's thread, if nobody else is at work; else do nothing.
@@ -115,7 +123,7 @@ class Writer:
         It saves two changes of thread. While commands come together, none is done like this, so
         that they are folded.
         """
-        if self._last_batch > 1 or not self._queue.empty() or self._pid != process():
+        if self.has_company or not self._queue.empty() or self._pid != process():
             return False
         if self._work_lock.locked():
             return False
@@ -137,7 +145,7 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
-            self._queue.put(_Stop(lambda _answer: done.set()))
+            self._queue.put([_Stop(lambda _answer: done.set())])
         done.wait()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -174,7 +182,7 @@ class Writer:
             self._closed = True
             with contextlib.suppress(Empty):
                 while True:
-                    batch.append(self._queue.get_nowait())
+                    batch.extend(self._queue.get_nowait())
         for item in batch:
             with contextlib.suppress(Exception):
                 item.reply(StoreUnavailable("the writer broke; the outcome is not known"))
@@ -182,10 +190,10 @@ class Writer:
             self._after_batch()
 
     def _next_batch(self) -> list[Order | Job | _Stop]:
-        batch = [self._queue.get()]
+        batch = list(self._queue.get())
         with contextlib.suppress(Empty):
-            while len(batch) < MAX_BATCH:
-                batch.append(self._queue.get_nowait())
+            while len(batch) < ENOUGH:
+                batch.extend(self._queue.get_nowait())
         return batch
 
     def _work(self, items: list[Order | Job]) -> None:
