@@ -26,6 +26,10 @@ log = logging.getLogger("guthaben.writer")
 
 ENOUGH = 512
 """Behind so many no more is gathered for a batch."""
+_PAUSE_S = 0.000_1
+_PATIENCE = 2
+"""Pauses without anybody new until a crowd is complete. They are short beside a commit, and threads
+that were just woken want the interpreter that the writer would keep from them."""
 _MOST_CONFLICTS = 12
 _MOST_APART_S = 3.0
 
@@ -190,11 +194,22 @@ class Writer:
             self._after_batch()
 
     def _next_batch(self) -> list[Order | Job | _Stop]:
+        """Take what is queued; a crowd may gather again first, as long as it keeps coming."""
         batch = list(self._queue.get())
+        self._take_queued(batch)
+        patience = _PATIENCE
+        while patience and len(batch) < min(self._last_batch, ENOUGH):
+            time.sleep(_PAUSE_S)
+            patience = _PATIENCE if self._take_queued(batch) else patience - 1
+        return batch
+
+    def _take_queued(self, batch: list[Order | Job | _Stop]) -> bool:
+        """Add what is queued to a batch; tell whether anything was."""
+        before = len(batch)
         with contextlib.suppress(Empty):
             while len(batch) < ENOUGH:
                 batch.extend(self._queue.get_nowait())
-        return batch
+        return len(batch) > before
 
     def _work(self, items: list[Order | Job]) -> None:
         """Keep the order of arrival: commands between two jobs are folded together."""
