@@ -46,7 +46,7 @@ run: $(RUN_READY) ## Start the server, the payment sandbox and a demo practice (
 
 # The tests of the domain run once, while its coverage is measured.
 test: lint types layers coverage-domain browser ## Check and test everything, the contract suite included
-	$(PYTEST) -n $(WORKERS) --dist loadfile --ignore tests/domain $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/domain $(ARGS)
 
 check: lint types layers tidy ## Style, types, layers and the laws a linter doesn't know
 

@@ -11,6 +11,20 @@ from tests import databases, postgres
 # How many times longer than usual tests marked "soak" run; `make soak` sets it.
 SOAK_FACTOR = max(1, int(os.environ.get("SOAK_FACTOR", "1")))
 
+LONGEST = (
+    "simulation/test_simulation.py",
+    "properties/test_machine.py",
+    "faults/test_kill.py",
+    "contract/test_suite.py",
+    "faults/test_several_servers.py",
+    "cli/test_programs.py",
+    "cycles/test_machine.py",
+    "story/test_story.py",
+    "test_benchmarks.py",
+    "mutants/test_harness.py",
+)
+"""Files that begin first, so that no run ends with one process at work and the others idle."""
+
 FOREIGN_PREFIXES = ("AZA_", "STRIPE_", "GUTHABEN_")
 
 # Two shared cores make single examples slow now and then; that is no finding.
@@ -59,7 +73,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tables lie together, what is about tables in parts says nothing."""
+    """Begin with what takes longest; skip what says nothing where tables lie together."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if postgres.LAYOUT != postgres.CUT:
         for item in items:
             if item.get_closest_marker("cut"):
