@@ -693,7 +693,7 @@ def rare(tally: Tally, least: int) -> dict[str, int]:
 
 @pytest.mark.soak
 def test_apply_does_what_the_rules_say(soak_factor: int) -> None:
-    reached = explore(PureEngine, 500 * soak_factor, least=3)
+    reached = explore(PureEngine, 350 * soak_factor, least=3)
     assert rare(reached, 3) == {}, "it proves nothing about these"
 
 
@@ -716,7 +716,7 @@ def test_the_store_does_what_the_rules_say(soak_factor: int, empty_database: Pat
             shutil.copyfile(empty_database, path)
             return StoreEngine(f"sqlite:///{path}")
 
-        reached = explore(engine, 200 * soak_factor, least=2)
+        reached = explore(engine, 140 * soak_factor, least=2)
     assert rare(reached, 2) == {}, "it proves nothing about these"
 
 
