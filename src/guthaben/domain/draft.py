@@ -241,7 +241,7 @@ class Draft:
         """Repay what can be repaid, check the limits, and give the practice after the command."""
         if self.debt:
             self.repay()
-        if self._gained:
+        if self._gained:  # a limit is passed by what comes in, and by nothing else
             total = sum(grant.free_nano_usd + grant.held_nano_usd for grant in self.grants.values())
             if total > MAX_BALANCE_NANO_USD:
                 raise Refusal("balance_limit")

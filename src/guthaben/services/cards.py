@@ -7,6 +7,7 @@ one that is there never comes back; when each was given, the audit of the settin
 from __future__ import annotations
 
 import json
+import re
 from typing import Final, NamedTuple
 
 from guthaben.store import settings
@@ -16,6 +17,8 @@ from guthaben.store.workspace import Workspace
 CARD_SAVED: Final = "card_saved"
 SETUP_COMPLETE: Final = "setup_complete"
 """The actions of the audit with which a card came."""
+_GIVEN_AT: Final = re.compile(r"(?:given|began)_at_s\W+(\d+)")
+"""In each form in which the audit ever said it."""
 
 
 class Card(NamedTuple):
@@ -53,5 +56,5 @@ def is_older(space: Workspace, practice_no: int, given_at_s: int | None) -> bool
     A card of before this was written down says no time, either.
     """
     last = settings.last_audit(space.cursor, practice_no, CARD_SAVED, SETUP_COMPLETE)
-    known = json.loads(last.detail).get("given_at_s") if last and last.detail else None
-    return known is not None and given_at_s is not None and given_at_s < known
+    known = _GIVEN_AT.search(last.detail) if last else None
+    return known is not None and given_at_s is not None and given_at_s < int(known[1])

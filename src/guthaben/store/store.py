@@ -7,7 +7,6 @@ own; tasks of one event loop ask and are answered together (`tasks`). A fork ope
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +27,6 @@ from guthaben.store.workspace import EventNote, Workspace
 from guthaben.store.writer import Job, Order, Writer, wall_clock_ms
 
 T = TypeVar("T")
-log = logging.getLogger("guthaben.store")
 
 
 class _Waiter:
