@@ -44,7 +44,7 @@ def environment(**settings: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, **settings}
 
 
-def until(found: Callable[[], T | None], seconds: float = 15, what: str = "it") -> T:
+def until(found: Callable[[], T | None], seconds: float = 60, what: str = "it") -> T:
     """Ask again and again until there is an answer."""
     end_s = time.monotonic() + seconds
     while True:
@@ -96,7 +96,7 @@ class Program:
         self.process.kill()
         self.process.wait()
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 15) -> int:
+    def end(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         """End it in order; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)

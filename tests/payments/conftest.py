@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +33,7 @@ class FakeStripe:
     status: int = 200
     body: Any = None
     wait_s: float = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
     drop: bool = False
     answers: list[tuple[int, Any]] = field(default_factory=list)
     seen: list[Request] = field(default_factory=list)
@@ -55,7 +55,7 @@ def _handler(fake: FakeStripe) -> type[BaseHTTPRequestHandler]:
             params = {k: v[0] for k, v in parse_qs(sent or parts.query).items()}
             headers = {name.lower(): value for name, value in self.headers.items()}
             fake.seen.append(Request(self.command, parts.path, headers, params))
-            time.sleep(fake.wait_s)
+            fake.go_on.wait(fake.wait_s)
             if fake.drop:
                 self.close_connection = True
                 return
@@ -86,6 +86,7 @@ def fake() -> Iterator[FakeStripe]:
     try:
         yield fake
     finally:
+        fake.go_on.set()
         stripe.api_base = before
         server.shutdown()
         server.server_close()
@@ -94,7 +95,7 @@ def fake() -> Iterator[FakeStripe]:
 
 @pytest.fixture
 def gateway(fake: FakeStripe) -> StripeGateway:
-    return StripeGateway("sk_test_local", api_base=fake.url, timeout_s=5)
+    return StripeGateway("sk_test_local", api_base=fake.url, timeout_s=30)
 
 
 MakeOrder = Callable[..., ChargeOrder]

@@ -20,7 +20,7 @@ def _receiver() -> Iterator[Receiver]:
 def _sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stripe, "api_key", KEY)
     monkeypatch.setattr(stripe, "max_network_retries", 0)
-    client = stripe.RequestsClient(timeout=5)
+    client = stripe.RequestsClient(timeout=30)
     monkeypatch.setattr(stripe, "default_http_client", client)
 
 

@@ -72,7 +72,7 @@ class Receiver:
         return [json.loads(body)["type"] for body, _ in list(self.seen)]
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "it did not happen in time"

@@ -141,9 +141,10 @@ def test_a_slow_answer_after_a_timeout_is_one_charge(
     sandbox: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer, method = saved_card(sandbox, "4000000000006306")
-    monkeypatch.setattr(stripe, "default_http_client", stripe.RequestsClient(timeout=0.1))
-    with pytest.raises(stripe.APIConnectionError):
-        charge(customer, method, "topup:9")
+    with monkeypatch.context() as hasty:
+        hasty.setattr(stripe, "default_http_client", stripe.RequestsClient(timeout=0.1))
+        with pytest.raises(stripe.APIConnectionError):
+            charge(customer, method, "topup:9")
     with pytest.raises(stripe.APIError) as running:
         charge(customer, method, "topup:9")
     assert running.value.http_status == 409
