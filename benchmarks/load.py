@@ -76,7 +76,11 @@ def prepare(url: str) -> None:
 
 
 class _Watch:
-    """Gathers latencies from the end of the warm-up to the end of the load."""
+    """Gathers latencies from the end of the warm-up to the end of the load.
+
+    A load of which nothing could be measured goes on until something was: a machine that stood
+    still for so long must not be taken for an engine that did.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.begin = time.perf_counter() + warm_up_s(seconds)
@@ -91,7 +95,7 @@ class _Watch:
 
     def result(self) -> Result:
         """Sum up; the load ends when its last pair does."""
-        ordered = sorted(self.latencies) or [0.0]
+        ordered = sorted(self.latencies)
         took_s = max(time.perf_counter(), self.end) - self.begin
         done = len(self.latencies)
         return Result(
@@ -100,7 +104,7 @@ class _Watch:
             1000 * ordered[len(ordered) // 2],
             1000 * ordered[int(len(ordered) * 0.99)],
             1000 * ordered[-1],
-            1e6 * (_cpu_s() - self._cpu_s) / max(1, done),
+            1e6 * (_cpu_s() - self._cpu_s) / done,
             memory_mb(),
         )
 
@@ -117,11 +121,11 @@ def _threads(url: str, load: Load) -> Result:
         watch = _Watch(load.seconds)
 
         def work(caller: int) -> None:
-            mine = []
+            mine: list[float] = []
             name = _names(caller, hot=load.hot)
             for number in count():
                 begun = time.perf_counter()
-                if begun > watch.end:
+                if begun > watch.end and mine:
                     break
                 credit.reserve(name(number), AMOUNT).settle(COST)
                 if begun >= watch.begin:
@@ -153,7 +157,7 @@ async def _tasks(url: str, load: Load) -> Result:
             name = _names(caller, hot=load.hot)
             for number in count():
                 begun = time.perf_counter()
-                if begun > watch.end:
+                if begun > watch.end and watch.latencies:
                     return
                 call = await credit.reserve(name(number), AMOUNT)
                 await call.settle(COST)
@@ -170,6 +174,7 @@ async def _open(url: str, load: Load) -> Result:
         asyncio.get_running_loop().call_at(_loop_time(watch.begin), watch.start_counting)
         begun_at = watch.begin - warm_up_s(load.seconds)
         running: set[asyncio.Task[None]] = set()
+        counting = False
 
         async def pair(number: int, due: float) -> None:
             call = await credit.reserve(_names(number, hot=load.hot)(0), AMOUNT)
@@ -179,8 +184,9 @@ async def _open(url: str, load: Load) -> Result:
 
         for number in count():
             due = begun_at + number / load.rate_per_s
-            if due > watch.end:
+            if due > watch.end and counting:
                 break
+            counting = due >= watch.begin
             if due > (now := time.perf_counter()):
                 await asyncio.sleep(due - now)
             task = asyncio.create_task(pair(number, due))
