@@ -52,5 +52,5 @@ def test_each_key_is_found_by_its_index(store: Store, size: int) -> None:
     assert not any(step.startswith("SCAN credit_call") for step in plan)
     index = "SEARCH credit_call USING INDEX credit_call_key"
     assert any(
-        step.startswith(f"{index} (practice_no=? AND operation=? AND key=?)") for step in plan
+        step.startswith(f"{index} (key=? AND practice_no=? AND operation=?)") for step in plan
     )

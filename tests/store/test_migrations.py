@@ -66,6 +66,15 @@ def test_a_step_that_was_joined_later_with_a_lower_number_is_not_left_out(
     assert migrate(con.cursor(), 1) == known[1:]
 
 
+def test_each_key_stands_once_whatever_leads_its_index() -> None:
+    con = memory()
+    migrate(con.cursor(), 1)
+    names = [name for *_, name in con.execute("PRAGMA index_info(credit_call_key)")]
+    assert names == ["key", "practice_no", "operation"]
+    found = {name: unique for _, name, unique, *_ in con.execute("PRAGMA index_list(credit_call)")}
+    assert found["credit_call_key"] == 1
+
+
 def test_a_database_with_money_in_it_survives_a_migration(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 """The schema on PostgreSQL: the same numbered migrations, written its way.
 
 Law: there is one schema. What a migration says in SQLite's words is translated here, statement by
-statement, and a statement that nobody can translate stops the migration. `postgres_partitions` then
-cuts what grows.
+statement, and a statement that nobody can translate stops the migration; one whose name ends in
+`_sqlite` is of that file's order only, and nothing is done. `postgres_partitions` then cuts what
+grows.
 """
 
 from __future__ import annotations
@@ -96,9 +97,8 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
     for statement in _FIRST if fresh else ():
         con.execute(statement)
     for migration in todo:
-        for statement in statements(migration.sql):
-            for sql in translated(statement):
-                con.execute(sql.encode())
+        for sql in _sentences(migration):
+            con.execute(sql.encode())
         if migration.number == postgres_partitions.MIGRATION:
             postgres_partitions.cut(con, now_s)
         con.execute(
@@ -115,6 +115,12 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
         secret = secrets.token_hex(32)
         con.execute("INSERT INTO credit_meta (name, value) VALUES ('secret', %s)", (secret,))
     return todo
+
+
+def _sentences(migration: Migration) -> Iterator[str]:
+    if not migration.name.endswith("_sqlite"):
+        for statement in statements(migration.sql):
+            yield from translated(statement)
 
 
 def go_on(table: str, column: str) -> str:
