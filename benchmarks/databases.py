@@ -90,9 +90,10 @@ def folder() -> Path:
     return Path(named or f"{cache}/guthaben-bench").expanduser().resolve()
 
 
-def schema() -> str:
-    """Name the present schema: what is kept of another one is of no use."""
-    return sha256("".join(step.sql for step in migrations()).encode()).hexdigest()[:8]
+def schema(of: str) -> str:
+    """Name the present schema of a kind of database: what is kept of another one is of no use."""
+    steps = [step for step in migrations() if of == "sqlite" or not step.name.endswith("_sqlite")]
+    return sha256("".join(step.sql for step in steps).encode()).hexdigest()[:8]
 
 
 class Sqlite:

@@ -25,9 +25,9 @@ _LOADS: dict[str, dict[str, Any]] = {
 }
 
 
-def label_of(calls: int) -> str:
+def label_of(database: Database, calls: int) -> str:
     """Name the kept database of so many calls."""
-    return f"past-{calls}-{schema()}-{past.VERSION}"
+    return f"past-{calls}-{schema(database.name)}-{past.VERSION}"
 
 
 def measure_history(
@@ -39,7 +39,7 @@ def measure_history(
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Build what is missing, then measure both, the room and `verify`."""
-    label = label_of(calls)
+    label = label_of(database, calls)
     if database.calls(label) < calls:
         needed_s = _SLOWER * calls * _few(database) / FEW_CALLS
         if needed_s > deadline.left_s:

@@ -219,9 +219,10 @@ _bootstrap (threading.py:1) 1
 
 
 def test_a_past_that_does_not_fit_is_left_out_and_says_so(tmp_path: Path) -> None:
-    told = measure_history(Sqlite(tmp_path), MANY_CALLS, 0.1, 1, Deadline(1), **SILENT)
+    database = Sqlite(tmp_path)
+    told = measure_history(database, MANY_CALLS, 0.1, 1, Deadline(1), **SILENT)
     assert "make bench-full" in told["skipped"]
-    assert not Sqlite(tmp_path).path(label_of(MANY_CALLS)).exists()
+    assert not database.path(label_of(database, MANY_CALLS)).exists()
 
 
 @pytest.mark.slow

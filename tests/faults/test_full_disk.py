@@ -6,6 +6,8 @@ it is asked for again; and once there is room everything goes on without hands.
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,14 +102,16 @@ def test_a_log_that_can_not_grow_stops_the_server_and_it_goes_on_when_there_is_r
     assert len(heard) == 20, "the log was never full"
     assert {type(error) for error in heard.values()} <= {StoreUnavailable, OutcomeUnknown}
     ballast.unlink()
-    server.ensure_postgres_running()
-    _when_it_is_back(store)
+    _when_it_is_back(store, server)
     goes_on(store, [*done, "room"], heard)
 
 
-def _when_it_is_back(store: Store) -> None:
-    until_s = time.monotonic() + 60
+def _when_it_is_back(store: Store, server: Any) -> None:
+    """Watch the server: it may still be trying, and give up only now that there is room."""
+    until_s = time.monotonic() + 120
     while True:
+        with contextlib.suppress(subprocess.SubprocessError):
+            server.ensure_postgres_running()
         try:
             assert store.execute("p", RecordUsage("room", 0)).ok
         except GuthabenError:
