@@ -92,7 +92,7 @@ def folder() -> Path:
 
 def schema(of: str) -> str:
     """Name the present schema of a kind of database: what is kept of another one is of no use."""
-    steps = [step for step in migrations() if of == "sqlite" or not step.name.endswith("_sqlite")]
+    steps = [step for step in migrations() if of == Sqlite.name or not step.is_of_sqlite]
     return sha256("".join(step.sql for step in steps).encode()).hexdigest()[:8]
 
 

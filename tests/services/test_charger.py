@@ -71,7 +71,7 @@ def test_telling_it_of_a_claim_returns_at_once(house: House, hold: threading.Eve
 
 def wait_for(hold: threading.Event) -> None:
     """Wait, but not for ever."""
-    hold.wait(10)
+    hold.wait(60)
 
 
 def test_a_claim_made_before_the_start_waits_for_it(house: House) -> None:

@@ -118,7 +118,7 @@ def _apply(con: psycopg.Connection[Any], now_s: int) -> list[Migration]:
 
 
 def _sentences(migration: Migration) -> Iterator[str]:
-    if not migration.name.endswith("_sqlite"):
+    if not migration.is_of_sqlite:
         for statement in statements(migration.sql):
             yield from translated(statement)
 

@@ -22,6 +22,11 @@ class Migration(NamedTuple):
     name: str
     sql: str
 
+    @property
+    def is_of_sqlite(self) -> bool:
+        """Whether it orders a SQLite file anew and says nothing to another database."""
+        return self.name.endswith("_sqlite")
+
 
 def migrations() -> list[Migration]:
     """Read all migrations of this version, in order."""
