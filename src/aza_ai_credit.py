@@ -95,7 +95,7 @@ def compute_extra_credit_remaining(
     What the months used of it is booked already, so `monthly_budget_usd` changes nothing.
     """
     books, owner = legacy_store.books(con), practice_of(practice_id, subscription_id)
-    now_s = books.clock_ms() // 1000
+    now_s = books.now_s()
     return float_from_nano_usd(
         books.read(lambda cursor: legacy_usage.extra_credit(cursor, owner, now_s))
     )
@@ -257,7 +257,7 @@ def apply_auto_topup_user_settings(
 def sum_auto_topups_chf_this_month(con: sqlite3.Connection, practice_id: str) -> float:
     """Add up this calendar month's succeeded automatic top-ups, in CHF."""
     books = legacy_store.books(con)
-    now_s = books.clock_ms() // 1000
+    now_s = books.now_s()
     return float_from_rappen(
         books.read(lambda cur: legacy_ledger.spent_this_month(cur, practice_id, now_s))
     )

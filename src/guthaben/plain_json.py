@@ -1,4 +1,4 @@
-"""JSON that everybody understands alike: no name twice, no NaN, no endless number, UTF-8.
+"""JSON that everybody understands alike: no name twice, no NaN, nothing endless, UTF-8.
 
 Law: what two readers could understand differently is refused before anything else looks at it.
 What the fields mean, and how a refusal is told to the sender, is the callers'.
@@ -7,8 +7,14 @@ What the fields mean, and how a refusal is told to the sender, is the callers'.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NoReturn
+
+MOST_NESTED: Final = 100
+"""Lists and objects inside each other. How many Python itself reads depends on its version."""
+
+
+_TOO_DEEP = f"The body is nested deeper than {MOST_NESTED} levels."
 
 
 class UnclearJson(ValueError):
@@ -33,13 +39,18 @@ class PlainJson:
     def value(self, raw: bytes) -> Any:
         """Decode any value. Raises `UnclearJson`."""
         try:
-            return self._decoder.decode(raw.decode())
+            found = self._decoder.decode(raw.decode())
         except UnclearJson:
             raise
         except UnicodeDecodeError as error:
             raise UnclearJson("The body is not UTF-8.") from error
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
+            raise UnclearJson(_TOO_DEEP) from error
+        except ValueError as error:
             raise UnclearJson("The body is not JSON.") from error
+        if is_too_deep(raw, found):
+            raise UnclearJson(_TOO_DEEP)
+        return found
 
     def object(self, raw: bytes) -> dict[str, Any]:
         """Decode an object. Raises `UnclearJson`."""
@@ -52,6 +63,22 @@ class PlainJson:
         if len(digits) > self._most_digits:
             raise UnclearJson("A number has too many digits.")
         return int(digits)
+
+
+def is_too_deep(raw: bytes, found: Any) -> bool:
+    """Tell whether what was decoded is nested so deep that who walks through it may fail."""
+    if raw.count(b"[") + raw.count(b"{") <= MOST_NESTED:
+        return False
+    level = [found]
+    for _ in range(MOST_NESTED):
+        level = [part for whole in level for part in _parts(whole)]
+    return any(type(whole) in (dict, list) for whole in level)
+
+
+def _parts(whole: Any) -> Iterable[Any]:
+    if type(whole) is dict:
+        return whole.values()
+    return whole if type(whole) is list else ()
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -69,7 +69,7 @@ def balance(store: Store, name: str, now_s: int) -> Balance:
 
 def seen(store: Store) -> list[Any]:
     """What nobody may lose: balances, calls by number, key, end and cost, and every transfer."""
-    now_s = store.clock_ms() // 1000
+    now_s = store.now_s()
     told: list[Any] = []
     for name in NAMES:
         told.append(balance(store, name, now_s))

@@ -21,7 +21,7 @@ _LOSS = int(Account.OPERATOR_LOSS)
 
 def is_over_limit(limit_nano_usd: int, debt_nano_usd: int, marked: bool) -> bool:
     """Tell whether no lease may begin because too much was used."""
-    return bool(marked) or 0 < limit_nano_usd < debt_nano_usd
+    return marked or 0 < limit_nano_usd < debt_nano_usd
 
 
 def practice_over_limit(practice: Practice) -> bool:

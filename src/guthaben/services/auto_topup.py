@@ -162,7 +162,7 @@ class Charger:
     def _charge(self, practice_id: str, claimed: CreditEvent) -> bool:
         """Charge one attempt; tell whether credit came."""
         store = self._store
-        if store is None or store.clock_ms() // 1000 - claimed.recorded_at_s > SETTLED_FOR_S:
+        if store is None or store.now_s() - claimed.recorded_at_s > SETTLED_FOR_S:
             return False  # too old to be sure that nobody else sends it: the janitor's work
         if not self.allowed():
             store.run(lambda space: withdraw_unsent(space, practice_id, claimed, "not_allowed"))

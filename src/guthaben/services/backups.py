@@ -34,7 +34,7 @@ def back_up(guthaben: Guthaben, target: Path) -> BackedUp:
     store.back_up(target)
     copy = open_database(f"sqlite:///{target}")
     try:
-        now_s = store.clock_ms() // 1000
+        now_s = store.now_s()
         verified = copy.read(lambda cursor: verify(cursor, None, now_s))
         known_s = copy.read(restored.known_until_s)
     finally:

@@ -103,7 +103,7 @@ class CapBook:
 
     def _asked(self, practice_id: str) -> _Known:
         def question(cursor: Cursor) -> Caps:
-            now_s = self._store.clock_ms() // 1000
+            now_s = self._store.now_s()
             practice, _ = queries.practice_with(cursor, practice_id, None, now_s)
             return rows.load(cursor, practice.practice_no)
 
@@ -118,7 +118,7 @@ class CapBook:
         practice_id_of(practice_id)
 
         def question(cursor: Cursor) -> list[CapView]:
-            now_s = self._store.clock_ms() // 1000
+            now_s = self._store.now_s()
             practice, _ = queries.practice_with(cursor, practice_id, None, now_s)
             day, month = windows(practice.time_zone, now_s * 1000)
             found = []

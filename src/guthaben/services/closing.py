@@ -42,7 +42,7 @@ class PageCloser:
 
     def run_once(self) -> int:
         """Look at the pages that are due; tell how many are known to be over now."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         due = self._store.read(lambda cur: checkouts.due_pages(cur, now_s, _AT_ONCE))
         return sum(self._closed(page) for page in due)
 
@@ -77,7 +77,7 @@ class PageCloser:
     def _look(self, page: OpenPage, event: CreditEvent) -> bool:
         if event.session_id:
             return self._judge(page, self._ended(event.session_id))
-        age_s = self._store.clock_ms() // 1000 - event.recorded_at_s
+        age_s = self._store.now_s() - event.recorded_at_s
         if age_s < SAME_KEY_S and page.order_json:
             return self._find_and_close(page)
         return age_s >= PAGE_LIVES_S and self._close_record(page, "page_never_known")

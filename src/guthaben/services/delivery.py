@@ -107,7 +107,7 @@ class Dispatcher:
 
     def send_due(self, senders: ThreadPoolExecutor) -> int:
         """Claim and send one batch; tell how many were claimed."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         if not self._store.read(lambda cur: outbox.is_due(cur, now_s)):
             return 0
         lease = secrets.token_hex(8)
@@ -139,7 +139,7 @@ class Dispatcher:
 
     def _deliver(self, item: Claimed) -> bool:
         """Send one, and store what came of it; tell whether the target takes more."""
-        if self._store.clock_ms() // 1000 >= item.delivery.lease_until_s:
+        if self._store.now_s() >= item.delivery.lease_until_s:
             return True  # we slept: it is somebody else's by now
         outcome = self._try(item)
         self._store.run(lambda space: self._store_outcome(space, item, outcome))
@@ -156,7 +156,7 @@ class Dispatcher:
 
     def _try_webhook(self, item: Claimed) -> Outcome:
         place = (item.delivery.owner_no, item.delivery.target_id)
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         row, signing = self._store.read(
             lambda cur: (targets.find_endpoint(cur, *place), targets.secrets_of(cur, *place, now_s))
         )
@@ -219,7 +219,7 @@ class Dispatcher:
     # ---- what came of it
 
     def _wait_with(self, item: Claimed) -> None:
-        at_s = self._store.clock_ms() // 1000 + _NEXT_TO_A_FAILURE_S
+        at_s = self._store.now_s() + _NEXT_TO_A_FAILURE_S
         self._store.run(
             lambda space: outbox.put_off(
                 space.cursor, item.delivery, at_s, "target_failing", counted=False

@@ -113,7 +113,7 @@ def _busy(month: str) -> ConfigError:
 
 def _months(store: Store, after_days: int) -> list[str]:
     """Name the months, all of them long over, of which calls may leave."""
-    now_s = store.clock_ms() // 1000
+    now_s = store.now_s()
     last = _EPOCH + timedelta(seconds=now_s - after_days * _DAY_S)
     window = _window("1970-01", now_s)._replace(end_ms=_ms(last.replace(day=1)))
     days = store.read(lambda cursor: archive.days_with_calls(cursor, window))
@@ -170,13 +170,13 @@ def _finish(
     for rows in files.read(path):
         _move(store, manifest, rows)
         at("moved")
-    done = manifest._replace(state=State.DONE, done_at_s=store.clock_ms() // 1000)
+    done = manifest._replace(state=State.DONE, done_at_s=store.now_s())
     yield _become(store, manifest, done)
     at("done")
 
 
 def _write(store: Store, folder: Path, manifest: Manifest) -> files.Written:
-    window = _window(manifest.month, store.clock_ms() // 1000)
+    window = _window(manifest.month, store.now_s())
     try:
         return files.write(folder / manifest.file, _pages(store, window))
     except (OSError, ValueError) as error:

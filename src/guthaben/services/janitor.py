@@ -145,7 +145,7 @@ class Janitor:
         return claimed
 
     def _now_s(self, now_s: int | None) -> int:
-        return self._store.clock_ms() // 1000 if now_s is None else now_s
+        return self._store.now_s() if now_s is None else now_s
 
     def _complain(self, located: topups.Located, code: str) -> None:
         self._store.run(

@@ -47,7 +47,7 @@ class LowBalanceWatch:
 
     def _page(self, after_no: int) -> Callable[[Cursor], tuple[int, list[_Seen]]]:
         """Read practices, and of those that changed what they have left, all of one moment."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
 
         def read(cursor: Cursor) -> tuple[int, list[_Seen]]:
             page = low_watch.page(cursor, after_no, _PAGE)

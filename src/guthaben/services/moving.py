@@ -51,7 +51,7 @@ def copy_database(source: Store, target: Store) -> Moved:
     Idempotent. Raises `MigrationNeeded` with what stands in the way, and then changed nothing.
     """
     copied = target.copy_from(source)
-    now_s = source.clock_ms() // 1000
+    now_s = source.now_s()
     before = source.read(lambda cursor: _balances(cursor, now_s))
     after = target.read(lambda cursor: _balances(cursor, now_s))
     return _report(target, copied.rows, copied.repeated, before, after)

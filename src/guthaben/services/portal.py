@@ -88,13 +88,13 @@ class Portal:
         if len(return_url) > _LONGEST_URL:
             raise InvalidInput("return_url is too long", field="return_url")
         chosen = language or self.language(practice_id)
-        ends_at_s = self._now_s() + LINK_S
+        ends_at_s = self._store.now_s() + LINK_S
         return self._sign("link", PortalSession(practice_id, actor, chosen, return_url, ends_at_s))
 
     def enter(self, token: str) -> PortalSession | None:
         """Turn a link's token into a session of two hours; None for what is no valid link."""
         found = self._read("link", token)
-        return found and found._replace(ends_at_s=self._now_s() + SESSION_S)
+        return found and found._replace(ends_at_s=self._store.now_s() + SESSION_S)
 
     def token(self, session: PortalSession) -> str:
         """Sign a session, for a cookie."""
@@ -114,9 +114,6 @@ class Portal:
         wanted = self.form_token(session).encode()
         return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted)
 
-    def _now_s(self) -> int:
-        return self._store.clock_ms() // 1000
-
     def _sign(self, use: Use, session: PortalSession) -> str:
         body = _packed(json.dumps([use, *session], separators=(",", ":")).encode())
         return f"{body}.{self._seal(body)}"
@@ -132,7 +129,7 @@ class Portal:
             return None
         fields: list[Any] = json.loads(_unpacked(body))
         session = PortalSession(*fields[1:])
-        return session if fields[0] == use and self._now_s() < session.ends_at_s else None
+        return session if fields[0] == use and self._store.now_s() < session.ends_at_s else None
 
     # ---- the practice's language
 
@@ -163,7 +160,7 @@ class Portal:
 
     def status(self, practice_id: str) -> str:
         """Tell whether the practice is active, frozen or closed."""
-        now_s = self._now_s()
+        now_s = self._store.now_s()
         practice, _ = self._store.read(
             lambda cur: queries.practice_with(cur, practice_id, None, now_s)
         )
@@ -173,7 +170,7 @@ class Portal:
 
     def usage(self, practice_id: str, days: int = USAGE_DAYS) -> UsageView:
         """Tell what was used in the last days, by day of the practice's zone and by model."""
-        since_ms = (self._now_s() - days * 86_400) * 1000
+        since_ms = (self._store.now_s() - days * 86_400) * 1000
         rows = self._store.read(
             lambda cur: queries.usage_by_quarter_hour(cur, practice_id, since_ms, MOST_CALLS)
         )

@@ -145,8 +145,8 @@ class Prices:
         old, own = self.sheets()
         book = check(taken.sheet, own)
         differences = price_changes.differences(check(old, own), book)
-        name, digest = version_of(canonical(taken.sheet), canonical(own), self._now_s())
-        version = PriceVersion(name, digest, "import", "", self._now_s())
+        name, digest = version_of(canonical(taken.sheet), canonical(own), self._store.now_s())
+        version = PriceVersion(name, digest, "import", "", self._store.now_s())
         return ImportReport(version, taken.source, differences, taken.left_out)
 
     def take(self, imported: ImportedSheet | None = None, *, author: str = "") -> ImportReport:
@@ -206,9 +206,6 @@ class Prices:
         version = self._store.run(work)
         self._sure_until_s = self._clock_s()
         return version
-
-    def _now_s(self) -> int:
-        return self._store.clock_ms() // 1000
 
 
 def no_prices() -> ConfigError:

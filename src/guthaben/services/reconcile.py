@@ -100,7 +100,7 @@ class Reconciler:
         `until_s` is at latest five minutes ago. Raises `PaymentUnavailable` where the provider
         can't be asked: what was mended until then stays mended, and the next run does the rest.
         """
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         latest = now_s - SETTLING_S
         until = latest if until_s is None else min(until_s, latest)
         if type(since_s) is not int or since_s < 0 or since_s >= until:

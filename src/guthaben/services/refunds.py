@@ -121,7 +121,7 @@ class Refunds:
 
     def resolve_waiting(self, limit: int = 50) -> int:
         """Find out what became of refunds without an answer; tell how many have one now."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         done = 0
         for row in self._store.read(lambda cur: refunds.due(cur, now_s, limit)):
             try:
@@ -145,7 +145,7 @@ class Refunds:
 
     def _carry_out(self, row: RefundRow) -> Refund:
         """Ask the provider, unless its key is too old to be trusted; then look."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         is_retry = row.attempts > 0
         pause_s = min(RETRY_S * 2 ** min(row.attempts, 10), _LONGEST_RETRY_S)
         self._store.run(

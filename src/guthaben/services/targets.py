@@ -253,7 +253,7 @@ class Targets:
 
     def test_endpoint(self, owner: str, endpoint_id: str) -> Result:
         """Send a webhook of the type `test` now; tell what came of it."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         row = self._ask(owner, lambda cur, no: targets.find_endpoint(cur, no, endpoint_id), None)
         if row is None:
             raise _missing("endpoint")

@@ -79,7 +79,7 @@ class Tariffs:
 
     def _ask_plan(self, practice_id: str) -> str:
         until_s = self._clock_s() + NOTICE_S
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         plan = self._store.read(lambda cursor: _plan_of(cursor, practice_id, now_s))
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()

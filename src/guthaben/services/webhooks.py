@@ -123,7 +123,7 @@ class Inbox:
         Answer 200 only after this returns. What is signed rightly and is not for us is stored too,
         quarantined. Raises `WebhookRejected`, `StoreUnavailable`.
         """
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         event = authentic(body, signature_header, self._secrets(), now_s)
         why = not_for_us(event, livemode_expected=self._livemode_expected, account=self._account())
         new = self._store.run(lambda space: _keep(space, event, body, why))
@@ -150,7 +150,7 @@ class Inbox:
 
     def work_once(self, limit: int = 50) -> int:
         """Apply what is due, in the order of arrival; tell how many events were closed."""
-        now_s = self._store.clock_ms() // 1000
+        now_s = self._store.now_s()
         closed = 0
         for letter in self._store.read(lambda cur: inbox.waiting(cur, now_s, limit)):
             try:

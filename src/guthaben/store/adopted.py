@@ -34,6 +34,10 @@ class Adopted:
         self.con = con
         self.clock_ms = clock_ms
 
+    def now_s(self) -> int:
+        """Read the clock, in whole seconds since 1970."""
+        return self.clock_ms() // 1000
+
     def run(self, work: Callable[[Workspace], T]) -> T:
         """Do the work in a savepoint of the caller's open transaction, or commit it ourselves."""
         with joined(self.con) as cursor:

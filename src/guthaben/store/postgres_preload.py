@@ -37,7 +37,7 @@ from guthaben.store import calls
 from guthaben.store.loaded import Loaded
 from guthaben.store.postgres_cache import ProvenCache
 from guthaben.store.postgres_wire import Wire
-from guthaben.store.practices import grant_from_row, stranger
+from guthaben.store.practices import grant_from_row, practice_from_row, stranger
 
 Key = tuple[str, int, str]
 
@@ -276,7 +276,7 @@ def take_practices(
     for practice_no, *row in grant_rows:
         grants.setdefault(practice_no, {})[row[0]] = grant_from_row(tuple(row))
     for stamp, *row in rows:
-        practice = Practice._make((*row, grants.get(row[0], {})))
+        practice = practice_from_row(row, grants.get(row[0], {}))
         loaded.put(practice, complete_since_s=now_s)
         cache.stamps[practice.practice_id] = stamp
         cache.complete_since_s[practice.practice_id] = now_s

@@ -6,7 +6,7 @@ of the periods that the commands at hand speak of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from guthaben import config
@@ -42,6 +42,12 @@ _UPDATE_PRACTICE = (
     + ", ".join(f"{name} = ?" for name in _PRACTICE_COLUMNS[2:])
     + " WHERE practice_no = ?"
 )
+_FLAGS = tuple(
+    at
+    for at, name in enumerate(_PRACTICE_COLUMNS)
+    if isinstance(Practice._field_defaults.get(name), bool)
+)
+_PROVISIONAL = Grant._fields.index("provisional")
 _HOT = Practice._fields[2 : Practice._fields.index("status")]
 _N_HOT = 2 + len(_HOT)
 _GRANTED, _USED = map(Grant._fields.index, ("granted_nano_usd", "period_used_nano_usd"))
@@ -63,7 +69,17 @@ _UPDATE_GRANT = (
 def grant_from_row(row: tuple[Any, ...]) -> Grant:
     """Make a grant of the columns named like its fields."""
     former = row[-1]
-    return Grant._make((*row[:-1], tuple(map(int, former.split(","))) if former else ()))
+    values = [*row[:-1], tuple(map(int, former.split(","))) if former else ()]
+    values[_PROVISIONAL] = bool(values[_PROVISIONAL])
+    return Grant._make(values)
+
+
+def practice_from_row(row: Sequence[Any], grants: dict[int, Grant]) -> Practice:
+    """Make a practice of the columns named like its fields, and of its grants by number."""
+    values = [*row, grants]
+    for at in _FLAGS:
+        values[at] = bool(values[at])
+    return Practice._make(values)
 
 
 def stranger(practice_id: str) -> Practice:
@@ -92,7 +108,7 @@ def load_practice(cursor: Cursor, practice_id: str) -> Practice | None:
     if row is None:
         return None
     grants = cursor.execute(_SELECT_OPEN_GRANTS, (row[0],)).fetchall()
-    return Practice._make((*row, {row[0]: grant_from_row(row) for row in grants}))
+    return practice_from_row(row, {row[0]: grant_from_row(row) for row in grants})
 
 
 def load_allowance(

@@ -76,6 +76,10 @@ class Store:
         self._tasks = [Tasks(self._on_abandoned) for _lane in range(self._database.lanes)]
         self._writers = [self._writer_of_a_lane(tasks) for tasks in self._tasks]
 
+    def now_s(self) -> int:
+        """Read the store's clock, in whole seconds since 1970."""
+        return self.clock_ms() // 1000
+
     @property
     def name(self) -> str:
         """What to call the database in messages."""
@@ -83,7 +87,7 @@ class Store:
 
     def _writer_of_a_lane(self, tasks: Tasks) -> Writer:
         return Writer(
-            self._database.session(lambda: self.clock_ms() // 1000),
+            self._database.session(self.now_s),
             clock_ms=self.clock_ms,
             on_claim=self._on_claim,
             may_claim=self._may_claim,
@@ -180,7 +184,7 @@ class Store:
 
         Where a read sees several moments, what seems wrong is looked at again while nobody writes.
         """
-        now_s = self.clock_ms() // 1000
+        now_s = self.now_s()
         found = self.read(lambda cursor: verify(cursor, practice_id, now_s))
         if found.ok or self._database.sees_one_moment():
             return found
@@ -189,7 +193,7 @@ class Store:
 
     def _confirmed(self, problems: list[Problem], before: list[Problem]) -> Iterator[Problem]:
         """Keep what is still wrong of a practice while its lock is ours; else what was twice."""
-        now_s = self.clock_ms() // 1000
+        now_s = self.now_s()
 
         def locked(space: Workspace, practice_id: str) -> list[Problem]:
             space.practice(practice_id)
@@ -206,7 +210,7 @@ class Store:
 
         Raises `ConfigError` on PostgreSQL, `InvalidInput` if the file exists, `StoreUnavailable`.
         """
-        self._database.back_up(target, lambda cur: restored.mark(cur, self.clock_ms() // 1000))
+        self._database.back_up(target, lambda cur: restored.mark(cur, self.now_s()))
 
     def grow(self) -> Grown:
         """Make room for the months to come, and give back that of archived ones.

@@ -54,7 +54,7 @@ def _reconcile(guthaben: Guthaben, payments: Payments, turn: Turn) -> None:
     """Compare the last days with the provider, longer than it goes on repeating an event."""
     store = guthaben.core.store
     reconciler = Reconciler(store, payments.gateway, payments.inbox, may_go_on=turn.may_go_on)
-    reconciler.run(store.clock_ms() // 1000 - _LOOK_BACK_S, fix=True)
+    reconciler.run(store.now_s() - _LOOK_BACK_S, fix=True)
 
 
 def _drain(inbox: Inbox, turn: Turn) -> None:

@@ -144,7 +144,7 @@ def _look_up(books: Books, gateway: StripeGateway, practice_id: str, event: Cred
     practice_no = books.look(lambda space: space.practice(practice_id).practice_no)
     attempt = Located(practice_no, practice_id, event)
     try:
-        resolve(books.run, gateway, attempt, books.clock_ms() // 1000)
+        resolve(books.run, gateway, attempt, books.now_s())
     except PaymentError as error:
         log.warning("an attempt could not be looked up: %s", error.code)
 

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from guthaben.errors import InvalidInput
+from guthaben.plain_json import is_too_deep
 from guthaben.services.topups import LEAST_RAPPEN, MOST_RAPPEN
 
 _YES: Final = frozenset({"1", "true", "yes", "on", "ja"})
@@ -29,6 +30,8 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise InvalidInput("the body is no JSON") from error
     if not isinstance(found, dict):
         raise InvalidInput("the body is no JSON object")
+    if is_too_deep(body, found):
+        raise InvalidInput("the body is nested too deep")
     return found
 
 

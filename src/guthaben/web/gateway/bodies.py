@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
+from guthaben.plain_json import MOST_NESTED, is_too_deep
 from guthaben.web.problems import Problem, invalid
 
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -82,6 +83,8 @@ def _json(raw: bytes) -> dict[str, Any]:
         raise invalid("The body must be a JSON object in UTF-8.") from error
     if type(found) is not dict:
         raise invalid("The body must be a JSON object.")
+    if is_too_deep(raw, found):
+        raise invalid(f"The body is nested deeper than {MOST_NESTED} levels.")
     return found
 
 
