@@ -5,6 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def available(page: Page) -> float:
 
 def stored(running: Demo, question: str) -> list[tuple[object, ...]]:
     """Ask the demo's database something."""
-    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
+    with closing(sqlite3.connect(running.folder / "demo.db", timeout=10)) as con, con:
         return con.execute(question).fetchall()
 
 
@@ -125,7 +126,7 @@ def test_a_declining_card_is_told_and_pauses(running: Demo, page: Page) -> None:
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#auto-state")).to_have_text("on")
     # The cooldown of the first test's top-up would hold this one back.
-    with sqlite3.connect(running.folder / "demo.db", timeout=10) as con:
+    with closing(sqlite3.connect(running.folder / "demo.db", timeout=10)) as con, con:
         con.execute("UPDATE credit_topup_settings SET cooldown_s = 0")
         con.execute("UPDATE credit_practice SET auto_topup_next_s = 0")
     for _ in range(12):

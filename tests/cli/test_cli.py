@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_verify_tells_whether_all_is_as_the_journal_says(ready: Run) -> None:
     ready("grant", "prac_7", "1", "--key", "a")
     assert ready("verify", "--json")["ok"] is True
     assert "all is as the journal says" in ready("verify", "prac_7").stdout
-    with sqlite3.connect("guthaben.db") as con:
+    with closing(sqlite3.connect("guthaben.db")) as con, con:
         con.execute("UPDATE credit_practice SET debt_nano_usd = 7")
     found = ready("verify", code=REFUSED)
     assert "prac_7:" in found.stdout
@@ -185,7 +186,7 @@ def test_a_file_that_is_no_database_is_told(ready: Run, tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_later_version_is_left_alone(ready: Run) -> None:
-    with sqlite3.connect("guthaben.db") as con:
+    with closing(sqlite3.connect("guthaben.db")) as con, con:
         con.execute("INSERT INTO credit_migration VALUES (9999, 'of tomorrow', 1)")
     result = ready("balance", "prac_7", code=SETTINGS)
     assert "newer" in result.stderr

@@ -1,6 +1,7 @@
 """OpenAI's own client on the gateway: every endpoint, what it costs, and what is passed on."""
 
 import io
+from contextlib import closing
 from typing import Any
 
 import openai
@@ -33,7 +34,7 @@ def test_a_call_records_its_price_and_its_key(served: Served) -> None:
 
     key = served.key()
     chat(served.client(key))
-    with sqlite3.connect(served.database) as con:
+    with closing(sqlite3.connect(served.database)) as con, con:
         (row,) = con.execute("SELECT price_version, api_key_id FROM credit_call").fetchall()
     assert row[0].startswith(served.credit.core.prices.book().version)
     assert row[0].endswith("/sandbox/gpt-4o-mini")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -239,7 +240,7 @@ def test_without_prices_amounts_are_reserved_and_usage_is_refused() -> None:
 
 def told_by_the_host(served: Served, *rows: tuple[str, str, str, str]) -> None:
     """Keep licences in the host's own table: subscription, practice, plan, status."""
-    with sqlite3.connect(served.database, timeout=10) as con:
+    with closing(sqlite3.connect(served.database, timeout=10)) as con, con:
         con.execute(
             "CREATE TABLE IF NOT EXISTS licenses (subscription_id TEXT PRIMARY KEY, customer_id"
             " TEXT, status TEXT, lookup_key TEXT, customer_email TEXT, current_period_end INTEGER,"

@@ -398,7 +398,7 @@ def test_the_files_show_what_was_changed_here(
     lived(store, clock, 8)
     clock.now_ms = ms(2024, 3, 1)
     growth.maintain(store, folder, 35)
-    with sqlite3.connect(store.url.removeprefix("sqlite:///")) as con:
+    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as con, con:
         con.execute("DROP TRIGGER credit_archived_call_no_update")
         con.execute(f"UPDATE credit_archived_call SET {forged} WHERE call_no = 2")
     con.close()

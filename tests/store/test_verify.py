@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,13 +75,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def con(kept: Path, tmp_path: Path) -> sqlite3.Connection:
+def con(kept: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """The hand of somebody who may write to the file."""
     copied = tmp_path / "copy.db"
     shutil.copyfile(kept, copied)
-    opened = sqlite3.connect(copied, isolation_level=None)
-    opened.execute("PRAGMA ignore_check_constraints = ON")
-    return opened
+    with closing(sqlite3.connect(copied, isolation_level=None)) as opened:
+        opened.execute("PRAGMA ignore_check_constraints = ON")
+        yield opened
 
 
 def found(con: sqlite3.Connection) -> list[str]:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,12 @@ class House:
 
     def stored(self, question: str) -> list[Any]:
         """Look into the database itself."""
-        with sqlite3.connect(self.folder / "story.db") as con:
+        with closing(sqlite3.connect(self.folder / "story.db")) as con, con:
             return con.execute(question).fetchall()
 
     def forget_cooldown(self) -> None:
         """Let the time between two automatic top-ups be over."""
-        with sqlite3.connect(self.folder / "story.db", timeout=10) as con:
+        with closing(sqlite3.connect(self.folder / "story.db", timeout=10)) as con, con:
             con.execute("UPDATE credit_topup_settings SET cooldown_s = 0")
             con.execute("UPDATE credit_practice SET auto_topup_next_s = 0")
 
