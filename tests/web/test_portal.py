@@ -84,8 +84,8 @@ async def test_a_link_lives_ten_minutes_and_a_session_two_hours(web: Web) -> Non
             self._seconds = seconds
             self.read = web.services.core.store.read
 
-        def clock_ms(self) -> int:
-            return web.services.core.store.clock_ms() + self._seconds * 1000
+        def now_s(self) -> int:
+            return web.services.core.store.now_s() + self._seconds
 
     def at(seconds: int) -> Portal:
         return Portal(Later(seconds))  # type: ignore[arg-type]
