@@ -1,6 +1,8 @@
 """What holds for every test: a clean environment, and how long random tests run."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     if postgres.LAYOUT != postgres.CUT:
         # As many as elsewhere: tests that look into a store look into its first writer.
         monkeypatch.setenv("GUTHABEN_WRITER_LANES", "1")
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    # A command that runs inside of a test sends all logs to an output that the test then closes.
+    root, ours = logging.getLogger(), logging.getLogger("guthaben")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    if root.handlers != handlers:
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+        logging.captureWarnings(False)
 
 
 @pytest.fixture(autouse=True)
