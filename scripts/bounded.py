@@ -14,7 +14,16 @@ from collections.abc import Sequence
 
 def run(command: Sequence[str], minutes: int) -> int:
     """Return the command's exit code, or 0 if it had to be ended because its time was up."""
-    process = subprocess.Popen(command, start_new_session=True)
+    # In the background of a script we may have been started so that we ignore it, and what we
+    # start inherits that: it could not be asked to end, only killed.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return _bounded(subprocess.Popen(command, start_new_session=True), minutes)
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _bounded(process: subprocess.Popen[bytes], minutes: int) -> int:
     try:
         return process.wait(timeout=minutes * 60)
     except subprocess.TimeoutExpired:

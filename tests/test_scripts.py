@@ -1,5 +1,7 @@
 """The small programs behind `make`: what they say, and how they end."""
 
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -43,3 +45,14 @@ def test_a_bounded_command_keeps_its_exit_code() -> None:
     started = time.monotonic()
     assert bounded.run([sys.executable, "-c", "import time; time.sleep(60)"], 0) == 0
     assert time.monotonic() - started < 30
+
+
+def test_what_it_starts_can_be_asked_to_end_even_in_the_background() -> None:
+    ignored = "import signal; raise SystemExit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert subprocess.run([sys.executable, "-c", ignored], check=False).returncode == 1
+        assert bounded.run([sys.executable, "-c", ignored], 1) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "and ours is as it was"
+    finally:
+        signal.signal(signal.SIGINT, former)
