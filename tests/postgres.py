@@ -61,9 +61,9 @@ def server() -> str:
     return str(started.get_uri())
 
 
-def tool(name: str) -> str | None:
-    """Find one of PostgreSQL's own programs, of the server's version; None where there is none."""
-    with psycopg.connect(server()) as con:
+def tool(name: str, url: str) -> str | None:
+    """Find one of PostgreSQL's own programs, of this server's version; None where there is none."""
+    with psycopg.connect(url) as con:
         version = con.info.server_version // 10_000
     brought: list[Path] = []
     with suppress(ImportError):

@@ -55,12 +55,13 @@ OPEN: dict[str, Any] = {
 BOUGHT = Decision("found by reconciliation", "anna")
 
 
-def run(name: str, *arguments: str) -> None:
-    """Run one of PostgreSQL's own programs."""
-    tool = postgres.tool(name)
+def run(name: str, url: str, *arguments: str) -> None:
+    """Run one of PostgreSQL's own programs on a database."""
+    tool = postgres.tool(name, url)
     if tool is None:
         pytest.skip(f"there is no {name} here")
-    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    command = [tool, f"--dbname={url}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -71,11 +72,11 @@ def backed_up(database: Database, folder: Path) -> Restore:
     """Make a backup as docs/operating/backup.md says; give what restores it elsewhere."""
     if database.kind == databases.POSTGRESQL:
         dump = str(folder / "credit.dump")
-        run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={database.url}")
+        run("pg_dump", database.url, "--format=custom", f"--file={dump}")
 
         def restore() -> str:
             url = postgres.create(postgres.name_of_another())
-            run("pg_restore", "--exit-on-error", f"--dbname={url}", dump)
+            run("pg_restore", url, "--exit-on-error", dump)
             return url
 
         return restore
