@@ -54,6 +54,9 @@ def measure_history(
         past_of = {"practices": PRACTICES, "calls": calls}
         measure("grow", database.fresh(label), past_of, limit_s=20 * needed_s + 60)
         database.vacuum(label)
+    # A running server has it in memory; verify would read the tables, but no index.
+    if not database.warm(label):
+        tell(f"{database.name}: the past may not be in memory: only a superuser may read it all")
     return _measured(database, label, calls, seconds, rounds, deadline)
 
 
@@ -69,8 +72,6 @@ def _measured(
     pairs: dict[str, dict[str, list[float]]] = {name: {"few": [], "many": []} for name in _LOADS}
     balances: dict[str, list[float]] = {"few": [], "many": []}
     measure("prepare", database.kept(label))
-    # A running server has it in memory; verify would read the tables, but no index.
-    database.warm(label)
     verified = _verified(database, label, calls)
     for number in range(rounds):
         if number and deadline.left_s < 4 * (seconds + 2):

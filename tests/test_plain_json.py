@@ -37,8 +37,9 @@ async def test_so_deep_for_the_gateway_and_for_the_old_routes_too(form) -> None:
     assert await bodies.parsed(form(MOST_NESTED))
     assert legacy_input.read_object(form(MOST_NESTED))
     for levels in TOO_DEEP:
-        with pytest.raises(Problem):
+        with pytest.raises(Problem) as refused:
             await bodies.parsed(form(levels))
+        assert "nested" in refused.value.detail
         with pytest.raises(InvalidInput):
             legacy_input.read_object(form(levels))
 

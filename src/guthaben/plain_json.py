@@ -7,14 +7,12 @@ What the fields mean, and how a refusal is told to the sender, is the callers'.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 MOST_NESTED: Final = 100
 """Lists and objects inside each other. How many Python itself reads depends on its version."""
-
-
-_TOO_DEEP = f"The body is nested deeper than {MOST_NESTED} levels."
+_TOO_DEEP: Final = f"The body is nested deeper than {MOST_NESTED} levels."
 
 
 class UnclearJson(ValueError):
@@ -39,18 +37,13 @@ class PlainJson:
     def value(self, raw: bytes) -> Any:
         """Decode any value. Raises `UnclearJson`."""
         try:
-            found = self._decoder.decode(raw.decode())
+            return decoded(raw, self._decoder.decode)
         except UnclearJson:
             raise
         except UnicodeDecodeError as error:
             raise UnclearJson("The body is not UTF-8.") from error
-        except RecursionError as error:
-            raise UnclearJson(_TOO_DEEP) from error
         except ValueError as error:
             raise UnclearJson("The body is not JSON.") from error
-        if is_too_deep(raw, found):
-            raise UnclearJson(_TOO_DEEP)
-        return found
 
     def object(self, raw: bytes) -> dict[str, Any]:
         """Decode an object. Raises `UnclearJson`."""
@@ -65,20 +58,26 @@ class PlainJson:
         return int(digits)
 
 
-def is_too_deep(raw: bytes, found: Any) -> bool:
-    """Tell whether what was decoded is nested so deep that who walks through it may fail."""
-    if raw.count(b"[") + raw.count(b"{") <= MOST_NESTED:
-        return False
-    level = [found]
-    for _ in range(MOST_NESTED):
-        level = [part for whole in level for part in _parts(whole)]
-    return any(type(whole) in (dict, list) for whole in level)
+def decoded(raw: bytes, decode: Callable[[str], Any]) -> Any:
+    """Decode what is not nested so deep that who walks through it may fail.
+
+    Raises `UnclearJson` where it is, and the `ValueError` of `decode` or of what is no UTF-8.
+    """
+    try:
+        found = decode(raw.decode())
+    except RecursionError as error:
+        raise UnclearJson(_TOO_DEEP) from error
+    if raw.count(b"[") + raw.count(b"{") > MOST_NESTED and _is_too_deep(found):
+        raise UnclearJson(_TOO_DEEP)
+    return found
 
 
-def _parts(whole: Any) -> Iterable[Any]:
-    if type(whole) is dict:
-        return whole.values()
-    return whole if type(whole) is list else ()
+def _is_too_deep(found: Any) -> bool:
+    level: list[Any] = [[found]]
+    for _ in range(MOST_NESTED + 1):
+        parts = (whole.values() if type(whole) is dict else whole for whole in level)
+        level = [part for some in parts for part in some if type(part) in (dict, list)]
+    return bool(level)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -35,7 +35,7 @@ def available(page: Page) -> float:
 
 def stored(running: Demo, question: str) -> list[tuple[object, ...]]:
     """Ask the demo's database something."""
-    with closing(sqlite3.connect(running.folder / "demo.db", timeout=10)) as con, con:
+    with closing(sqlite3.connect(running.folder / "demo.db", timeout=10)) as con:
         return con.execute(question).fetchall()
 
 

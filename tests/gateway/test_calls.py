@@ -34,7 +34,7 @@ def test_a_call_records_its_price_and_its_key(served: Served) -> None:
 
     key = served.key()
     chat(served.client(key))
-    with closing(sqlite3.connect(served.database)) as con, con:
+    with closing(sqlite3.connect(served.database)) as con:
         (row,) = con.execute("SELECT price_version, api_key_id FROM credit_call").fetchall()
     assert row[0].startswith(served.credit.core.prices.book().version)
     assert row[0].endswith("/sandbox/gpt-4o-mini")

@@ -401,7 +401,6 @@ def test_the_files_show_what_was_changed_here(
     with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as con, con:
         con.execute("DROP TRIGGER credit_archived_call_no_update")
         con.execute(f"UPDATE credit_archived_call SET {forged} WHERE call_no = 2")
-    con.close()
     (problem,) = growth.file_problems(store, folder)
     assert "call 2 of ana is not as it is kept here" in problem
 

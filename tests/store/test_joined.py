@@ -259,7 +259,7 @@ def test_a_host_that_wrote_first_has_no_stale_snapshot(
 
 
 def test_a_store_that_is_missing_is_unavailable(tmp_path: Path, clock: Clock) -> None:
-    with closing(sqlite3.connect(tmp_path / "empty.db")) as con, con:
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as con:
         with pytest.raises(StoreUnavailable, match="no such table"):
             Adopted(con, clock).run(grant)
         assert not con.in_transaction

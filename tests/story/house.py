@@ -171,7 +171,7 @@ class House:
 
     def stored(self, question: str) -> list[Any]:
         """Look into the database itself."""
-        with closing(sqlite3.connect(self.folder / "story.db")) as con, con:
+        with closing(sqlite3.connect(self.folder / "story.db")) as con:
             return con.execute(question).fetchall()
 
     def forget_cooldown(self) -> None:

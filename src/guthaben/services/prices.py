@@ -145,8 +145,9 @@ class Prices:
         old, own = self.sheets()
         book = check(taken.sheet, own)
         differences = price_changes.differences(check(old, own), book)
-        name, digest = version_of(canonical(taken.sheet), canonical(own), self._store.now_s())
-        version = PriceVersion(name, digest, "import", "", self._store.now_s())
+        now_s = self._store.now_s()
+        name, digest = version_of(canonical(taken.sheet), canonical(own), now_s)
+        version = PriceVersion(name, digest, "import", "", now_s)
         return ImportReport(version, taken.source, differences, taken.left_out)
 
     def take(self, imported: ImportedSheet | None = None, *, author: str = "") -> ImportReport:

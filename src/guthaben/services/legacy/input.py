@@ -12,12 +12,13 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from guthaben.errors import InvalidInput
-from guthaben.plain_json import is_too_deep
+from guthaben.plain_json import decoded
 from guthaben.services.topups import LEAST_RAPPEN, MOST_RAPPEN
 
 _YES: Final = frozenset({"1", "true", "yes", "on", "ja"})
 _NO: Final = frozenset({"0", "false", "no", "off", "nein"})
 _LONGEST_TEXT: Final = 500
+_DECODER: Final = json.JSONDecoder(parse_float=Decimal)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -25,13 +26,11 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        found = json.loads(body.decode("utf-8"), parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
+        found = decoded(body, _DECODER.decode)
+    except ValueError as error:
         raise InvalidInput("the body is no JSON") from error
     if not isinstance(found, dict):
         raise InvalidInput("the body is no JSON object")
-    if is_too_deep(body, found):
-        raise InvalidInput("the body is nested too deep")
     return found
 
 

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
-from guthaben.plain_json import MOST_NESTED, is_too_deep
+from guthaben.plain_json import UnclearJson, decoded
 from guthaben.web.problems import Problem, invalid
 
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -78,18 +78,21 @@ async def parsed(raw: bytes) -> dict[str, Any]:
 
 def _json(raw: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        found = decoded(raw, _DECODER.decode)
+    except UnclearJson as error:
+        raise invalid(str(error)) from error
+    except ValueError as error:
         raise invalid("The body must be a JSON object in UTF-8.") from error
     if type(found) is not dict:
         raise invalid("The body must be a JSON object.")
-    if is_too_deep(raw, found):
-        raise invalid(f"The body is nested deeper than {MOST_NESTED} levels.")
     return found
 
 
 def _refuse(name: str) -> None:
     raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def written(body: Mapping[str, Any]) -> bytes:
